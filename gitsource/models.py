@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gitsource.fields import (
     AbsolutePath,
@@ -36,6 +36,7 @@ API_VERSION = "groundcrew/v1"
 
 T = TypeVar("T")
 Few = Annotated[list[T], Field(max_length=50)]
+Components = Annotated[Few[ComponentName], Field(min_length=1)]
 Some = Annotated[list[T], Field(max_length=200)]
 Many = Annotated[list[T], Field(max_length=1000)]
 
@@ -331,8 +332,17 @@ class InstanceSpec(Model):
     kubernetes: KubernetesModel | None = Field(None, description="release of the Helm chart")
     local: LocalModel | None = Field(None, description="Airflow on the daemon's machine")
     api: ApiModel = Field(description="access to Airflow's REST API")
-    loadInto: Annotated[Few[ComponentName], Field(min_length=1)] | None = Field(  # noqa: N815
-        None, description="components that load the build; if absent, all"
+    loadInto: Annotated[  # noqa: N815
+        Components | None,
+        BeforeValidator(
+            lambda value: None if value == "auto" else value,
+            json_schema_input_type=Components | Literal["auto"] | None,
+        ),
+    ] = Field(
+        None,
+        description="components that load the build, all of which are restarted at each "
+        "activation; if absent or `auto`, all load it, and only those are restarted that load "
+        "something that changed",
     )
     maintenance: MaintenanceModel = Field(
         default_factory=MaintenanceModel,

@@ -102,7 +102,8 @@ def instance_of(read: ReadFile) -> Instance | None:
         return None
     spec = model.spec
     window = spec.maintenance.window
-    extra = {"load_into": tuple(spec.loadInto)} if spec.loadInto is not None else {}
+    listed = spec.loadInto
+    extra = {"load_into": tuple(listed)} if listed else {}
     return Instance(
         name=model.metadata.name,
         team=spec.team,
@@ -117,6 +118,7 @@ def instance_of(read: ReadFile) -> Instance | None:
         suspend=spec.suspend,
         dags=_origin(spec.dags) if spec.dags else None,
         checks_as_release=spec.checks.runAs == "release",
+        restarts_all=bool(listed),
         **extra,
     )
 

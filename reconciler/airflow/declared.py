@@ -1,33 +1,44 @@
-"""Declarations of a build: the distributions in it that provide providers and plugins.
+"""Declarations of a build: what its distributions say of themselves in their metadata.
 
-The gate's callers read them from the build's packages on the share; the gate compares them with
-what the API server reports as loaded.
+Providers, plugins and policies are what Airflow looks for by entry points. The gate compares what
+is declared with what the API server reports as loaded; `content` is for the choice of the
+components that are restarted.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
 from reconciler.core.errors import Retryable
 from reconciler.core.reasons import Reason
+from reconciler.core.restarts import Content
 from reconciler.isolation import TooExpensive, read_for
 from reconciler.share.schemas import BuildDocument
 
-PROVIDERS, PLUGINS = "apache_airflow_provider", "airflow.plugins"  # groups of entry points
+PROVIDERS, PLUGINS, POLICIES = "apache_airflow_provider", "airflow.plugins", "airflow.policy"
+REQUIRED = re.compile(r"[A-Za-z0-9][\w.-]{0,199}")
 
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """Normalised names of distributions."""
+    """Normalised names of distributions.
+
+    `requires` maps a distribution to those that its metadata requires, `modules` to its outermost
+    modules and packages.
+    """
 
     providers: frozenset[str] = frozenset()
     plugins: frozenset[str] = frozenset()
+    policies: frozenset[str] = frozenset()
+    requires: dict[str, frozenset[str]] = field(default_factory=dict)
+    modules: dict[str, frozenset[str]] = field(default_factory=dict)
 
 
 class Declarations:
@@ -40,8 +51,27 @@ class Declarations:
     def __call__(self, build_id: str) -> Declared:
         """Return a build's declarations, if it exists. Raises Retryable("ShareUnreachable")."""
         document = self._build(build_id)
+        return self._declared(document) if document is not None else Declared()
+
+    def content(self, build_id: str) -> Content | None:
+        """Return what decides who loads a build, if it exists. Raises as a call does."""
+        document = self._build(build_id)
         if document is None:
-            return Declared()
+            return None
+        declared = self._declared(document)
+        rows = document.distributions
+        wheels: dict[str, str] = {canonicalize_name(row.name): row.sha256 for row in rows}
+        silent = wheels.keys() - declared.requires.keys()  # without valid metadata
+        return Content(
+            wheels,
+            declared.requires,
+            declared.modules,
+            declared.providers | declared.plugins | declared.policies | silent,
+            document.env,
+            document.own_entry or "",
+        )
+
+    def _declared(self, document: BuildDocument) -> Declared:
         folders = [str(self._root / row.path) for row in document.paths]
         try:
             return read_for(document.team, read_declared, folders)
@@ -54,16 +84,32 @@ def read_declared(folders: list[str]) -> Declared:
 
     Their metadata is a team's: a distribution whose metadata is invalid declares nothing.
     """
-    found: dict[str, set[str]] = {PROVIDERS: set(), PLUGINS: set()}
+    groups: dict[str, set[str]] = {PROVIDERS: set(), PLUGINS: set(), POLICIES: set()}
+    requires: dict[str, frozenset[str]] = {}
+    modules: dict[str, frozenset[str]] = {}
     try:
-        for dist in importlib.metadata.distributions(path=folders):
-            with suppress(ValueError, TypeError, KeyError, AttributeError):
-                for point in dist.entry_points:
-                    if point.group in found:
-                        found[point.group].add(canonicalize_name(dist.name))
+        for folder in folders:
+            names = set()
+            for dist in importlib.metadata.distributions(path=[folder]):
+                with suppress(ValueError, TypeError, KeyError, AttributeError):
+                    name = canonicalize_name(dist.name)
+                    names.add(name)
+                    requires[name] = _required(dist)
+                    for point in dist.entry_points:
+                        if point.group in groups:
+                            groups[point.group].add(name)
+            tops = frozenset(top.name.partition(".")[0] for top in Path(folder).iterdir())
+            modules.update(dict.fromkeys(names, tops))
     except OSError as error:
         raise _unreadable(str(error.strerror)) from error
-    return Declared(frozenset(found[PROVIDERS]), frozenset(found[PLUGINS]))
+    providers, plugins, policies = (frozenset(groups[g]) for g in (PROVIDERS, PLUGINS, POLICIES))
+    return Declared(providers, plugins, policies, requires, modules)
+
+
+def _required(dist: importlib.metadata.Distribution) -> frozenset[str]:
+    """Return the names of required distributions, whatever their markers and extras."""
+    matches = (REQUIRED.match(line.strip()) for line in dist.requires or ())
+    return frozenset(canonicalize_name(match[0]) for match in matches if match)
 
 
 def _unreadable(why: str) -> Retryable:

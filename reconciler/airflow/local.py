@@ -16,10 +16,11 @@ from pathlib import Path
 import psutil
 
 from reconciler.airflow.commands import STATUS_TIMEOUT, TIMED_OUT, restart, run
+from reconciler.airflow.configured import module_names, settings_in
 from reconciler.airflow.crashloop import Starts
 from reconciler.airflow.declared import Declared
 from reconciler.airflow.gate import Gate
-from reconciler.airflow.local_proofs import loaded
+from reconciler.airflow.local_proofs import loaded, variables_of
 from reconciler.airflow.processes import has_loader
 from reconciler.airflow.steps import LOOK_AGAIN, SERVERS, RestSteps, served
 from reconciler.core.definitions import Component, Instance
@@ -29,6 +30,7 @@ from reconciler.core.machine import RELEASES
 from reconciler.core.model import Activation, Problem, Reports, StepResult
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.reasons import Reason
+from reconciler.core.restarts import Layout
 from reconciler.core.runtime import Base
 from reconciler.failpoints import failpoint
 from reconciler.settings import LocalSettings
@@ -195,7 +197,7 @@ class LocalDriver:
         match step:
             case Step.OBSERVE:
                 self._require_loader(instance, activation)
-                return rest.observe(instance)
+                return rest.observe(instance, self._layout(instance))
             case Step.PAUSE | Step.PAUSE_BACK:
                 return rest.pause(instance, activation, now)
             case Step.DRAIN | Step.DRAIN_BACK:
@@ -210,6 +212,19 @@ class LocalDriver:
                 return rest.release(instance, activation)
             case _:
                 raise AssertionError(f"{step} is not a driver's")
+
+    def _layout(self, instance: Instance) -> Layout:
+        """Return the components; the scheduler counts as one that runs tasks, as it mostly does."""
+        assert instance.local is not None, "this driver gets local instances only"
+        names = [component.name for component in instance.local.components]
+        variables = variables_of(instance.local, names)
+        try:
+            texts = settings_in(Path(instance.local.airflow_home))
+        except OSError as error:
+            unknown = f"its configuration cannot be read: {error}"
+            return Layout(tuple(sorted(names)), unknown=unknown)
+        values = [v for n, v in variables if n.startswith("AIRFLOW__")]
+        return Layout(tuple(sorted(names)), configured=module_names([*texts, *values]))
 
     def _restart(self, instance: Instance, activation: Activation) -> StepResult:
         assert instance.local is not None, "this driver gets local instances only"

@@ -58,6 +58,15 @@ def loaded(
     return tuple(processes)
 
 
+def variables_of(local: LocalTarget, names: Collection[str]) -> set[tuple[str, str]]:
+    """Return (name, value) of the variables of all processes that run these components."""
+    return {
+        variable
+        for component in _components(local, names, 0.0)
+        for variable in component.variables.items()
+    }
+
+
 def _components(local: LocalTarget, names: Collection[str], since: float) -> Iterator[_Component]:
     """Yield the processes that run a component, without those that such a process has forked."""
     components: dict[int, _Component] = {}

@@ -175,8 +175,16 @@ class AirflowApi:
 
     def plugins(self) -> set[str]:
         """Return the normalised names of distributions whose plugins the API server has loaded."""
-        sources = [row.source or "" for row in self._all("plugins", Plugins)]
-        return {canonicalize_name(s.partition("==")[0]) for s in sources if "==" in s}
+        return {
+            canonicalize_name(s.partition("==")[0]) for s in self._plugin_sources() if "==" in s
+        }
+
+    def loose_plugins(self) -> set[str]:
+        """Return the sources of plugins that no distribution has: files of the plugins folder."""
+        return {source for source in self._plugin_sources() if source and "==" not in source}
+
+    def _plugin_sources(self) -> list[str]:
+        return [row.source or "" for row in self._all("plugins", Plugins)]
 
     def providers(self) -> dict[str, str]:
         """Return the version of each provider package that the API server knows.

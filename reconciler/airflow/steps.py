@@ -15,6 +15,7 @@ from reconciler.core.machine import PAUSES_BACK
 from reconciler.core.model import Activation, Problem, Reports, StepResult
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.reasons import Reason
+from reconciler.core.restarts import Layout
 from reconciler.failpoints import failpoint
 
 LOOK_AGAIN = 1.0  # seconds between two checks while draining or probing
@@ -55,17 +56,25 @@ class RestSteps:
         secret = self._secrets / instance.team / name if name else None
         return AirflowApi(instance.api.url, secret, team=instance.team)
 
-    def observe(self, instance: Instance) -> StepResult:
-        """Return the pools, import errors and active DAGs before anything is changed."""
+    def observe(self, instance: Instance, layout: Layout) -> StepResult:
+        """Return the pools, import errors and active DAGs before anything is changed.
+
+        The `layout` is returned with what Airflow adds to it: whether it has plugins that may
+        import anything.
+        """
         with self.api(instance) as api:
             pools = tuple(sorted(api.pools().items()))
             errors = api.import_errors()
             dags = api.dags()
+            loose = sorted(api.loose_plugins())
         return StepResult(
             Verdict.OK,
             pools=pools,
             baseline=tuple(sorted({e.file for e in errors})),
             expected_dags=tuple(sorted(d.id for d in dags)),
+            layout=replace(layout, unknown=f"the plugin {loose[0]} may import anything")
+            if loose
+            else layout,
         )
 
     def adopts_tasks(self, instance: Instance) -> bool:

@@ -277,6 +277,8 @@ class Instance(Shape):
     `runtime` is the key of its base's runtime. `wrong`: something failed at it, and a person should
     know; `notable`: people should be told why it is in its state. `activating` is true while an
     activation runs; `pools` are the slots of its pools before that, which set them to 0.
+    `earlier_builds` are by component that kept its processes: they may run one of these instead of
+    `build`, as nothing that the component loads differs.
     `waits_for` is the subject of `waits_on`. `dags` is null while the wanted build has not been
     verified for this instance.
     """
@@ -289,6 +291,7 @@ class Instance(Shape):
     wanted: str | None
     activating: bool
     pools: dict[str, int]
+    earlier_builds: dict[str, list[str]] = Field(default_factory=dict)
     phase: str
     since: Moment
     sync: Sync

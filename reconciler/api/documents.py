@@ -126,6 +126,7 @@ def instance_document(instance: InstanceStatus) -> Document:
         "wanted": instance.wanted,
         "activating": instance.activation is not None,
         "pools": dict(instance.activation.pools) if instance.activation is not None else {},
+        "earlier_builds": {name: list(builds) for name, builds in instance.earlier},
         "phase": instance.phase,
         "since": moment(instance.since),
         "sync": str(instance.sync),

@@ -157,9 +157,10 @@ def _environment_row(environment: contract.Environment) -> list[str]:
 def _problems(found: contract.Status) -> list[str]:
     """Return what is wrong: the repo, each object once, mistakes in the repo.
 
-    And which DAGs were parsed before the switch.
+    And which DAGs were parsed before the switch, and which components kept running.
     """
     from reconciler.core.dag_checks import dag_words
+    from reconciler.core.restarts import earlier_words
     from reconciler.core.states import OF_BUILDS, State
 
     lines = []
@@ -179,6 +180,11 @@ def _problems(found: contract.Status) -> list[str]:
         f"instance/{i.name}: DAGs: {dag_words(_check(i.name, i.dags))}"
         for i in found.instances
         if i.dags is not None
+    ]
+    lines += [
+        f"instance/{i.name}: {earlier_words(i.earlier_builds)}"
+        for i in found.instances
+        if i.earlier_builds
     ]
     lines += map(reported_line, found.findings)
     return lines

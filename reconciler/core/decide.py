@@ -136,6 +136,7 @@ def _on_base(
         may_load_another=record.may_load_another and is_same_airflow,
         previous=BARE,
         active_since=now if pointed is not None else None,
+        earlier=record.earlier if is_same_airflow else (),
     )
 
 

@@ -299,6 +299,7 @@ class Instance:
     suspend: bool = False
     dags: DagOrigin | None = None
     checks_as_release: bool = False  # its DAGs are parsed with the release's own variables
+    restarts_all: bool = False  # its components are listed: each is restarted at every activation
 
     @property
     def site(self) -> str:

@@ -122,7 +122,13 @@ def _with_drift(
 def _with_processes(
     draft: Draft, record: InstanceRecord, loaded: tuple[Loaded, ...]
 ) -> InstanceRecord:
-    problems = [p for one in loaded if (p := disagreement(one, record.current.build)) is not None]
+    earlier = dict(record.earlier)
+    problems = [
+        problem
+        for one in loaded
+        if one.build not in earlier.get(one.component, ())
+        if (problem := disagreement(one, record.current.build)) is not None
+    ]
     reasons = Counter(p.reason for p in problems)
     problem = problems[0] if problems else None
     if problem is not None and len(problems) > 1:

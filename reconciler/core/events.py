@@ -175,6 +175,15 @@ class ActivationStarted(Payload):
 
 
 @dataclass(frozen=True, slots=True)
+class RestartsLimited(Payload):
+    """Components that an activation restarts, and those that keep their processes."""
+
+    restarted: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    ref: ActivationRef = ActivationRef()
+
+
+@dataclass(frozen=True, slots=True)
 class PhaseEnded(Payload):
     """Phase of an activation that has ended, and its duration in seconds."""
 
@@ -312,6 +321,11 @@ class EventKind(StrEnum):
         "ActivationStarted",
         "an instance begins to go to another build",
         ActivationStarted,
+    )
+    RESTARTS_LIMITED = (
+        "RestartsLimited",
+        "only some components are restarted, as the others load nothing that differs",
+        RestartsLimited,
     )
     ACTIVATION_PHASE = "ActivationPhase", "a phase ended and the next began", PhaseEnded
     ACTIVATION_ACTIVE = (

@@ -14,6 +14,7 @@ from reconciler.core.definitions import Commit, Environment, Finding, Instance, 
 from reconciler.core.events import Event
 from reconciler.core.phases import PHASE_OF, ActivationPhase, BuildPhase, Step, Trigger, Verdict
 from reconciler.core.reasons import Reason
+from reconciler.core.restarts import Earlier, Layout, Switch
 from reconciler.core.runtime import Runtime
 from reconciler.core.waits import Wait
 
@@ -163,6 +164,8 @@ class Activation:
     counts consecutive failures of the current step's effect that a retry may resolve, `reverts` how
     often rolling back failed. `held` is what the current step waits for, `failed_at` the step that
     ended it or turned it back. `who` is the operator who requested it ("" if a commit did).
+    `layout` is recorded with the pools; `kept` are the components that keep their processes, chosen
+    by it once the pointer has moved.
     """
 
     id: str
@@ -188,6 +191,8 @@ class Activation:
     who: str = ""
     broken_load_into: tuple[str, ...] = ()
     commit: Commit | None = None  # the commit that its build was made for
+    layout: Layout | None = None
+    kept: tuple[str, ...] = ()
 
     @property
     def phase(self) -> ActivationPhase:
@@ -201,9 +206,12 @@ class Activation:
 
     @property
     def components(self) -> frozenset[str]:
-        """The components that are restarted: those that load either build, or a broken one."""
+        """The components that are restarted: those that load either build, or a broken one.
+
+        Without those that keep their processes, since they load nothing that differs.
+        """
         loading = (*self.target.load_into, *self.origin.load_into)
-        return frozenset((*loading, *self.broken_load_into))
+        return frozenset((*loading, *self.broken_load_into)) - {*self.kept}
 
     @property
     def is_reported(self) -> bool:
@@ -311,7 +319,8 @@ class InstanceRecord:
     current), for garbage collection; builds that ran before `since`, when this record began, are
     unknown (0.0: there were none). `wait` is what an activation waits for (None: it does not
     wait), `hurry` what an operator said that it need not wait for. `changes` holds (condition, its
-    status, since when).
+    status, since when). `earlier` holds the builds, besides the current one, that components may
+    run which kept their processes.
     """
 
     name: str
@@ -340,6 +349,7 @@ class InstanceRecord:
     changes: tuple[tuple[str, bool, float], ...] = ()
     drift: Drift | None = None
     processes: Processes = Processes()
+    earlier: Earlier = ()
     version: int = 0
 
     @property
@@ -467,9 +477,9 @@ class Request:
 class StepResult:
     """Result of an activation step's effect. `after` is the seconds until the next check.
 
-    OBSERVE also reports `pools`, `baseline` and `expected_dags` (see Activation); a switch reports,
-    in `dropped`, builds of earlier bases that the pointer no longer names. `reports` are recorded
-    before a restart.
+    OBSERVE also reports `pools`, `baseline`, `expected_dags` and `layout` (see Activation). A
+    switch reports in `dropped` builds of earlier bases that the pointer no longer names, and the
+    contents of both builds. `reports` are recorded before a restart.
     """
 
     verdict: Verdict
@@ -478,7 +488,9 @@ class StepResult:
     pools: tuple[tuple[str, int], ...] | None = None
     baseline: tuple[str, ...] | None = None
     expected_dags: tuple[str, ...] | None = None
+    layout: Layout | None = None
     dropped: tuple[str, ...] = ()
+    contents: Switch | None = None
     reports: Reports | None = None
 
 

@@ -22,6 +22,7 @@ from reconciler.core.model import (
 )
 from reconciler.core.phases import ActivationPhase, Health, Sync
 from reconciler.core.reasons import Reason
+from reconciler.core.restarts import Earlier
 from reconciler.core.situation import (
     EnvironmentSituation,
     InstanceSituation,
@@ -82,7 +83,8 @@ class InstanceStatus:
     is in its `state`. `activation` is the one in progress.
     `back` is what a rollback requested now would do; `rolled_back_by` is who requested the last
     one, while that is the reason why the instance does not have the wanted build. `dags` says which
-    DAGs were parsed with the wanted build before the switch, if that is known.
+    DAGs were parsed with the wanted build before the switch, if that is known. `earlier` holds the
+    builds that components may run which kept their processes.
     """
 
     name: str
@@ -108,6 +110,7 @@ class InstanceStatus:
     message: str
     activation: Activation | None
     dags: DagCheck | None = None
+    earlier: Earlier = ()
 
     @property
     def waits_on(self) -> str:
@@ -183,6 +186,7 @@ def instance_status(
         message=situation.message,
         activation=activation,
         dags=checks.get((record.name, wanted.build)),
+        earlier=record.earlier,
     )
 
 

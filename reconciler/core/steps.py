@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from reconciler.core import restarts
 from reconciler.core.budget import between
 from reconciler.core.events import (
     ActivationAborted,
@@ -19,6 +20,7 @@ from reconciler.core.events import (
     PackageChanges,
     PhaseEnded,
     Quarantined,
+    RestartsLimited,
     RolledBack,
     Timing,
 )
@@ -36,6 +38,7 @@ from reconciler.core.model import (
 from reconciler.core.packages import difference
 from reconciler.core.phases import Step, Trigger, Verdict
 from reconciler.core.reasons import Reason
+from reconciler.core.restarts import Earlier, Switch
 from reconciler.core.world import Draft, Policy, authorship_of, environment_of, is_base_moved
 
 LOGIN_TRIES = 3  # attempts after which failing to log in to Airflow counts against a build
@@ -98,7 +101,10 @@ def record_step(draft: Draft, name: str, step: Step, result: StepResult) -> None
             pools=result.pools or (),
             baseline=result.baseline or (),
             expected_dags=result.expected_dags or (),
+            layout=result.layout,
         )
+    if step is Step.SWITCH and result.verdict is Verdict.OK:
+        activation = _with_kept(draft, record, activation, result.contents)
     if result.reports is not None:
         activation = replace(activation, reports=result.reports)
     following = TABLE[step].get(result.verdict)
@@ -113,6 +119,38 @@ def record_step(draft: Draft, name: str, step: Step, result: StepResult) -> None
     activation = move(draft, record, activation, result.verdict)
     record = replace(record, activation=activation)
     draft.instances[name] = _ended(draft, record, activation) if following in FINAL else record
+
+
+def _with_kept(
+    draft: Draft, record: InstanceRecord, activation: Activation, contents: Switch | None
+) -> Activation:
+    """Choose the components that keep their processes, and say so in the history.
+
+    All are restarted if the definition lists them, if it is not certain what they run now, or if
+    one of the two builds is the bare base: then each has to prove that its loader works.
+    """
+    origin, target, layout = activation.origin, activation.target, activation.layout
+    is_certain = not (record.may_load_another or record.inherits or activation.broken_load_into)
+    is_between_builds = None not in (origin.build, target.build) and not activation.is_same_build
+    same = is_between_builds and origin.load_into == target.load_into
+    if not (is_certain and same) or record.definition.restarts_all:
+        return activation
+    if layout is None or contents is None:
+        return activation
+    names = set(target.load_into) - restarts.too_far_behind(record.earlier)
+    chosen = restarts.kept(layout, contents, names)
+    if not chosen:
+        return activation
+    restarted = sorted({*layout.components} & {*target.load_into} - {*chosen})
+    draft.event(
+        EventKind.RESTARTS_LIMITED,
+        record,
+        f"restarts {', '.join(restarted) or 'nothing'}; {', '.join(chosen)} keep running, as "
+        f"nothing that they load differs",
+        RestartsLimited(tuple(restarted), chosen, activation_ref(draft, record, activation)),
+        revision=activation.revision,
+    )
+    return replace(activation, kept=chosen)
 
 
 def _stay(draft: Draft, activation: Activation, result: StepResult) -> Activation:
@@ -186,7 +224,8 @@ def _active(draft: Draft, record: InstanceRecord, activation: Activation) -> Ins
 
 def as_active(record: InstanceRecord, activation: Activation, now: float) -> InstanceRecord:
     """Return the record of an instance on which an activation has been completed."""
-    target, before = activation.target, record.current
+    target, before, left = activation.target, record.current, record.current.build
+    earlier = restarts.with_earlier(record.earlier, activation.kept, left or "", target.build or "")
     if record.inherits:  # it was for another base: nothing can return to it
         before = BARE
     elif target.build == record.current.build:
@@ -201,6 +240,7 @@ def as_active(record: InstanceRecord, activation: Activation, now: float) -> Ins
         aborts=0,
         not_before=0.0,
         problem=None,
+        earlier=earlier,
     )
 
 
@@ -238,12 +278,20 @@ def _rolled_back(draft: Draft, record: InstanceRecord, activation: Activation) -
         revision=activation.revision,
     )
     record = retire(record, activation.target.build, draft.now)
+    record = replace(record, earlier=_earlier_back(record, activation))
     record = _quarantine(draft, record, activation, problem, record.aborts)
     same = activation.target.build is None or activation.is_same_build  # nothing to quarantine
     again = same or _blameless(activation, problem, record.aborts)
     aborts = record.aborts + 1
     wait = draft.policy.backoff(aborts) if again else 0.0
     return replace(record, problem=problem, aborts=aborts, not_before=draft.now + wait)
+
+
+def _earlier_back(record: InstanceRecord, activation: Activation) -> Earlier:
+    """Return what components may still run besides the build that was returned to."""
+    if activation.target.build is None:
+        return ()
+    return restarts.with_returned(record.earlier, activation.kept, activation.target.build)
 
 
 def _blameless(activation: Activation, problem: Problem, returns: int = 0) -> bool:

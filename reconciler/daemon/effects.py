@@ -36,6 +36,7 @@ from reconciler.core.model import (
 from reconciler.core.patience import Patience
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.reasons import Reason
+from reconciler.core.restarts import Content, Switch
 from reconciler.core.runtime import Base, Image, Runtime
 from reconciler.core.steps import record_step
 from reconciler.core.world import Draft, EffectKind
@@ -237,11 +238,13 @@ class InstanceEffects:
         inspect: Callable[[Base, str], Runtime],
         driver: Callable[[Instance], Driver],
         tick: Callable[[], float] = time.monotonic,
+        content: Callable[[str], Content | None] = lambda _build: None,
     ) -> None:
         self._tick = tick
         self._share = share
         self._inspect = inspect
         self._driver = driver
+        self._content = content
         self._patience = Patience()
 
     def inspect(
@@ -319,7 +322,7 @@ class InstanceEffects:
         name = record.name
         base = base_of(runtime)
         if self._share.points(name, base, wanted, load_into, inherits=inherits):
-            return self._switched(name)
+            return self._switched(name, activation)
         with self._share.making():  # so that nothing is collected between check and pointer write
             if wanted is not None and not self._share.verified(wanted, made_for or base.key):
                 raise Stalled(
@@ -328,7 +331,7 @@ class InstanceEffects:
                 )
             self._share.install_loader(name)
             self._share.point(name, base, wanted, load_into, inherits=inherits)
-        return self._switched(name)
+        return self._switched(name, activation)
 
     def heal(self, record: InstanceRecord) -> Report:
         """Write the pointer and the loader again as they are recorded."""
@@ -374,7 +377,20 @@ class InstanceEffects:
                 done.append(f"the pointer names {build or 'the bare base'} again")
         return "; ".join(done)
 
-    def _switched(self, name: str) -> StepResult:
-        """Return what the pointer left out, read from the pointer so that a kill loses nothing."""
+    def _switched(self, name: str, activation: Activation) -> StepResult:
+        """Return what the pointer left out, and on the way forward the contents of the builds.
+
+        Both are read from the share, so that a kill loses nothing.
+        """
         pointer = self._share.pointer(name)
-        return StepResult(Verdict.OK, dropped=pointer.dropped if pointer is not None else ())
+        dropped = pointer.dropped if pointer is not None else ()
+        contents = self._contents(activation) if activation.step is Step.SWITCH else None
+        return StepResult(Verdict.OK, dropped=dropped, contents=contents)
+
+    def _contents(self, activation: Activation) -> Switch | None:
+        """Return the contents of both builds; None if one is the bare base, or is not there."""
+        origin, target = activation.origin.build, activation.target.build
+        if activation.layout is None or origin is None or target is None:
+            return None
+        before, after = self._content(origin), self._content(target)
+        return Switch(before, after) if before is not None and after is not None else None

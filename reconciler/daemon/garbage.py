@@ -9,6 +9,7 @@ from reconciler.core.events import EventKind, GarbageCollected
 from reconciler.core.model import InstanceRecord, Records
 from reconciler.core.phases import BuildPhase
 from reconciler.core.reasons import Reason
+from reconciler.core.restarts import builds_in
 from reconciler.core.world import REPO
 from reconciler.daemon.effects import Report, problem_of
 from reconciler.daemon.open_records import open_store
@@ -104,6 +105,7 @@ def roots(records: Records, keep: int) -> set[str]:
     builds: set[str] = set()
     for record in records.instances.values():
         builds.update(b for b in (record.current.build, record.previous.build) if b)
+        builds |= builds_in(record.earlier)
         if record.activation is not None:
             builds.update(
                 b for b in (record.activation.origin.build, record.activation.target.build) if b

@@ -88,7 +88,9 @@ class Wiring:
             self.check_quota,
             lambda key, path: keep_log(self.share, key, path),
         )
-        self.instance_effects = InstanceEffects(self.share, self.inspect, self.driver)
+        self.instance_effects = InstanceEffects(
+            self.share, self.inspect, self.driver, content=declared.content
+        )
         self.exporter = Exporter(
             self.store,
             lambda: self.records(),  # noqa: PLW0108 - set later

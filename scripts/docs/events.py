@@ -34,6 +34,8 @@ DATA = {
     "and its `files`, `opens`, `bytes`, `seconds`; null where none was measured",
     "import_growth": "table: of what costs clearly more now (`files`, `opens`, `bytes`, "
     "`seconds`), how many times as much",
+    "restarted": "list of text: the components that are restarted",
+    "kept": "list of text: the components that keep their processes",
     "imports_grown": "list of text: the same between two builds, `412 files → 980 files (+138 %)`",
     "author": "text: who made the commit; not there where no commit asked",
     "subject": "text: the commit's first line; as `author`",

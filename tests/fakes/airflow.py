@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from reconciler.core.restarts import Content, Layout
+
+LAYOUT = Layout(("api-server", "dag-processor", "scheduler"), scheduler_runs_tasks=False)
+SELECTIVE = ("api-server", "scheduler")  # components that load only what declares itself
 POOLS = {"default_pool": 128, "small": 3, "closed": 0}
+
+
+def content(build_id: str) -> Content:
+    """Return the content of a build: its own library, and a plugin that few recipes change."""
+    digest = build_id.partition("@")[0]
+    plugin = str(int(digest[1:]) // 3)
+    return Content({"library": digest, "plugin": plugin}, declaring=frozenset({"plugin"}))
 
 
 @dataclass
@@ -16,6 +28,7 @@ class Airflow:
     pools: dict[str, int] = field(default_factory=lambda: dict(POOLS))
     pointers: dict[str, str | None] = field(default_factory=dict)  # by runtime key, newest last
     running: str | None = None  # the build that its components loaded at their last start
+    selective: dict[str, str | None] = field(default_factory=lambda: dict.fromkeys(SELECTIVE))
     healthy: bool = True
     rolling: bool = False  # an upgrade is in progress: its pods run several images
     tasks: list[str | None] = field(default_factory=list)  # the build that each task started with
@@ -46,8 +59,10 @@ class Airflow:
         """The build that its processes would load if started now."""
         return self.loaded[0] if self.loaded is not None else None
 
-    def start(self) -> None:
-        """Restart its components."""
+    def start(self, kept: Collection[str] = ()) -> None:
+        """Restart its components, but for those that keep their processes."""
+        for component in {*SELECTIVE} - {*kept}:
+            self.selective[component] = self.pointer
         self.running = self.pointer
         self.healthy = not (self.pointer or "").startswith("l")
 

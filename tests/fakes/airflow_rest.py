@@ -47,6 +47,7 @@ class State:
     restarts: dict[str, str] = field(default_factory=dict)  # component → "refused" or "silent"
     loaded: list[dict[str, str]] = field(default_factory=list)  # reports of started components
     plugins: list[str] = field(default_factory=list)
+    loose_plugins: list[str] = field(default_factory=list)  # sources of those in no distribution
     providers: dict[str, str] = field(default_factory=dict)  # name → version
     patched: list[tuple[str, int]] = field(default_factory=list)
     fault: str = ""  # "drop", "slow", "html", "not-json", or a status: "401", "422", "500", …
@@ -255,7 +256,8 @@ class FakeAirflow:
                 [
                     {"name": n, "source": f"{n}==1.0: EntryPoint(name='{n}', value='{n}')"}
                     for n in state.plugins
-                ],
+                ]
+                + [{"name": "loose", "source": source} for source in state.loose_plugins],
             ),
             "/providers": (
                 "providers",

@@ -36,10 +36,11 @@ from reconciler.core.model import (
 from reconciler.core.patience import Patience
 from reconciler.core.phases import BuildPhase, Step, Verdict
 from reconciler.core.reasons import Reason
+from reconciler.core.restarts import Switch
 from reconciler.core.runtime import Runtime
 from reconciler.core.steps import record_step
 from reconciler.core.world import Draft, Effect, Plan, Policy, World
-from tests.fakes.airflow import Airflow
+from tests.fakes.airflow import LAYOUT, Airflow, content
 from tests.harness.machine import check_record, check_update
 
 LOOKS = 6  # number of checks within a probe's limit, at least
@@ -332,7 +333,9 @@ class House:
         match step:
             case Step.OBSERVE:
                 pools = tuple(sorted(real.pools.items()))
-                return StepResult(Verdict.OK, pools=pools, baseline=(), expected_dags=())
+                return StepResult(
+                    Verdict.OK, pools=pools, baseline=(), expected_dags=(), layout=LAYOUT
+                )
             case Step.PAUSE | Step.PAUSE_BACK:
                 assert dict(activation.pools), "pools are recorded before the first change"
                 for number, name in enumerate(real.pools):
@@ -359,7 +362,7 @@ class House:
                 if "image" in self.faults and activation.step is Step.RESTART:
                     problem = Problem(Reason.IMAGE_PULL, "the registry does not answer")
                     return StepResult(Verdict.FAILED, problem)
-                real.start()
+                real.start(activation.kept)
             case Step.PROBE | Step.PROBE_BACK:
                 if "shut" in self.faults and step is Step.PROBE:
                     return StepResult(
@@ -419,7 +422,13 @@ class House:
         if not inherits:
             real.pointers[record.runtime.key] = wanted
         self.switched += 1
-        return StepResult(Verdict.OK)
+        return StepResult(Verdict.OK, contents=self._contents(activation) if forward else None)
+
+    def _contents(self, activation: Activation) -> Switch | None:
+        origin, target = activation.origin.build, activation.target.build
+        if origin not in self.complete or target not in self.complete:
+            return None
+        return Switch(content(origin), content(target))
 
     # -------------------------------------------------------------------------------------- running
 

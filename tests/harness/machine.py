@@ -7,6 +7,8 @@ from collections.abc import Callable
 from reconciler.core.machine import FINAL, SWITCHED, TABLE, UNTOUCHED
 from reconciler.core.model import Activation, InstanceRecord
 from reconciler.core.phases import Step
+from reconciler.core.restarts import part_of
+from tests.fakes.airflow import LAYOUT, Airflow, content
 
 FORWARD = UNTOUCHED | SWITCHED
 TURNED = frozenset(Step) - FORWARD - FINAL
@@ -38,6 +40,22 @@ ALWAYS: dict[str, Callable[[InstanceRecord], bool]] = {
         r.previous.build is None or r.previous.build != r.current.build
     ),
 }
+
+
+def check_processes(record: InstanceRecord, real: Airflow) -> None:
+    """Check that an instance at rest runs what its record says, and that no restart is missing.
+
+    Every component runs all that it would load of the current build, though perhaps of an earlier
+    build, which the record then names.
+    """
+    current = record.current.build
+    if record.may_load_another or current is None or real.runtime_key != record.current.runtime:
+        return
+    for component, build in real.selective.items():
+        assert build in (current, *dict(record.earlier).get(component, ())), (real, record)
+        assert build is not None
+        parts = {part_of(content(one), component, LAYOUT) for one in (build, current)}
+        assert len(parts) == 1, f"{component} runs {build} beside {current}"
 
 
 def check_record(record: InstanceRecord) -> None:

@@ -45,6 +45,34 @@ def test_observing_changes_nothing(rig: Rig) -> None:
     assert rig.airflow.state.patched == []
 
 
+def test_observing_reports_what_decides_who_is_restarted(rig: Rig, tmp_path: Path) -> None:
+    """That is the components, names in the configuration, and plugins that may import anything."""
+    (tmp_path / "config").mkdir()
+    settings = "# like old.module.Class\n[secrets]\nbackend = acme.x.Y\n"
+    (tmp_path / "airflow.cfg").write_text(settings)
+    (tmp_path / "config" / "airflow_local_settings.py").write_text("from rules import policy\n")
+    rig.airflow.state.plugins = ["acme-plugin"]
+    layout = rig.do(Step.OBSERVE).layout
+    assert layout is not None
+    assert layout.components == ("api-server", "dag-processor", "scheduler", "triggerer")
+    assert layout.configured == ("acme", "rules")
+    assert (layout.scheduler_runs_tasks, layout.unknown) == (True, "")
+    rig.airflow.state.loose_plugins = ["$PLUGINS_FOLDER/mine.py"]
+    unknown = rig.do(Step.OBSERVE).layout
+    assert unknown is not None
+    assert unknown.unknown == "the plugin $PLUGINS_FOLDER/mine.py may import anything"
+
+
+def test_a_configuration_that_cannot_be_read_leaves_nothing_running(
+    rig: Rig, tmp_path: Path
+) -> None:
+    """It may name any module."""
+    (tmp_path / "airflow.cfg").mkdir()
+    layout = rig.do(Step.OBSERVE).layout
+    assert layout is not None
+    assert "cannot be read" in layout.unknown
+
+
 STEPS = (Step.OBSERVE, Step.PAUSE, Step.DRAIN, Step.RELEASE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from reconciler.core.model import Problem
 from reconciler.core.phases import Step
 from reconciler.core.reasons import Reason
 from reconciler.settings import LocalSettings
-from reconciler.share.schemas import BuildDocument, PathRow
+from reconciler.share.schemas import BuildDocument, Distribution, PathRow
 from tests.fakes.activations import loading
 from tests.fakes.airflow_rest import PASSWORD
 from tests.harness.local_driver import FAILED, NOT_YET, OK, Rig, problem, python
@@ -273,8 +274,58 @@ def test_what_a_build_declares_is_read_from_its_packages(tmp_path: Path) -> None
         (info / "entry_points.txt").write_text(f"[{group}]\nx = y:z\n")
     folders = [f"store/{entry.name}/lib" for entry in (tmp_path / "store").iterdir()]
     read = Declarations(tmp_path, {"b" * 16: build_with(*folders)}.get)
-    assert read("b" * 16) == Declared(frozenset({"acme-provider"}), frozenset({"acme-plugin"}))
+    declared = read("b" * 16)
+    assert (declared.providers, declared.plugins) == (
+        frozenset({"acme-provider"}),
+        frozenset({"acme-plugin"}),
+    )
     assert read("c" * 16) == Declared()
+
+
+def test_the_content_of_a_build_says_what_each_distribution_requires(tmp_path: Path) -> None:
+    """Requirements of all extras count, and what has no valid metadata counts as declaring."""
+
+    def entry(stem: str) -> str:
+        return f"store/sha256/ab/{hashlib.sha256(stem.encode()).hexdigest()}/lib"
+
+    for stem, text, points in (
+        ("acme_plugin", "Requires-Dist: Acme.Lib>=1; extra == 'x'", "[airflow.plugins]\nx = y:z\n"),
+        ("acme_policy", "Requires-Dist: requests", "[airflow.policy]\nx = y\n"),
+        ("acme_lib", "", ""),
+    ):
+        info = tmp_path / entry(stem) / f"{stem}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (tmp_path / entry(stem) / f"{stem}.py").touch()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {stem}\n{text}\n")
+        (info / "entry_points.txt").write_text(points)
+    names = ("acme-plugin", "acme-policy", "Acme_Lib", "lost")
+    rows = [Distribution(name=name, sha256=name[-1] * 64) for name in names]
+    folders = map(entry, ("acme_plugin", "acme_policy", "acme_lib"))
+    document = build_with(*folders).model_copy(
+        update={"distributions": rows, "env": {"A": "1"}, "entries": ["f" * 64]}
+    )
+    content = Declarations(tmp_path, {"b" * 16: document}.get).content("b" * 16)
+    assert content is not None
+    assert content.distributions["acme-lib"] == "b" * 64
+    assert content.requires["acme-plugin"] == {"acme-lib"}
+    assert content.declaring == {"acme-plugin", "acme-policy", "lost"}
+    assert "acme_lib" in content.modules["acme-lib"]
+    assert (dict(content.env), content.files) == ({"A": "1"}, "f" * 64)
+    assert Declarations(tmp_path, lambda _: None).content("b" * 16) is None
+
+
+def test_a_component_that_keeps_running_needs_no_new_report(rig: Rig) -> None:
+    """Its heartbeat and its process are those from before, and its command is not run."""
+    rig.do(Step.OBSERVE)
+    rig.activation = replace(rig.activation, kept=("api-server", "scheduler"))
+    rig.airflow.state.heartbeats["scheduler"] = time.time() - 5
+    rig.restart()
+    started = {said["component"] for said in rig.airflow.state.loaded}
+    assert started == {"dag-processor", "triggerer"}
+    rig.now = time.time() + 5
+    rig.airflow.state.heartbeats["scheduler"] = time.time() - 5
+    result = rig.do(Step.PROBE)
+    assert result == OK, result
 
 
 def test_metadata_of_any_form_costs_its_own_distribution_only(tmp_path: Path) -> None:
@@ -291,7 +342,10 @@ def test_metadata_of_any_form_costs_its_own_distribution_only(tmp_path: Path) ->
         (info / "METADATA").write_bytes(metadata)
         (info / "entry_points.txt").write_bytes(points)
     read = Declarations(tmp_path, {"b" * 16: build_with(*parts)}.get)
-    assert read("b" * 16) == Declared(plugins=frozenset({"good"}))
+    assert (read("b" * 16).providers, read("b" * 16).plugins) == (
+        frozenset(),
+        frozenset({"good"}),
+    )
     with (tmp_path / "good/good-1.0.dist-info/entry_points.txt").open("wb") as file:
         file.truncate(4 << 30)  # a hole, which takes no space on the disk
     with pytest.raises(Retryable, match="more memory") as caught:

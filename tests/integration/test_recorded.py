@@ -35,7 +35,11 @@ from reconciler.core.world import Draft, World
 from reconciler.store.store import Store
 
 RECORDED = Path(__file__).parent / "recorded"
-NEWER = {EventKind.ACTIVATE_REQUESTED, EventKind.ABORT_REQUESTED}
+NEWER = {
+    EventKind.ACTIVATE_REQUESTED,
+    EventKind.ABORT_REQUESTED,
+    EventKind.RESTARTS_LIMITED,
+}
 """Kinds of events that the version which wrote `first` did not have."""
 DUMPS = sorted(path.stem for path in RECORDED.glob("*.sql"))
 

@@ -75,6 +75,26 @@ def test_rows_that_cannot_be_read_stop_nothing_else(tmp_path: Path) -> None:
         assert airflow.state.loaded == []
 
 
+def test_a_library_restarts_only_what_loads_it(tmp_path: Path) -> None:
+    """The API server keeps its process and its build, which is not collected; status says so."""
+    with FakeAirflow() as airflow:
+        site = Site(tmp_path / "site", airflow)
+        site.commit("1.0")
+        assert site.once()[0] == 0
+        (old,) = {one["build"] for one in airflow.state.loaded}
+        airflow.state.loaded.clear()
+        site.commit("1.1")
+        code, output = site.once()
+        assert code == 0, output
+        said = {one["component"]: one["acme"] for one in airflow.state.loaded}
+        assert said == dict.fromkeys(("scheduler", "dag-processor", "triggerer"), "1.1")
+        assert "api-server keep running" in output
+        (instance,) = site.status()["instances"]
+        assert instance["earlier_builds"] == {"api-server": [old]}
+        assert site.run("gc")[0] == 0
+        assert site.share.build(old) is not None
+
+
 def test_a_changed_load_into_restarts_what_it_concerns(tmp_path: Path) -> None:
     """The pointer says who loads the build; a component that leaves is restarted without it."""
     with FakeAirflow() as airflow:

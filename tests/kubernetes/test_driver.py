@@ -11,12 +11,13 @@ import pytest
 
 from reconciler.airflow.kubernetes.driver import KubernetesDriver
 from reconciler.airflow.kubernetes.release import RESTARTED_AT
+from reconciler.airflow.steps import SERVERS
 from reconciler.cluster.clusters import Clusters
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.reasons import Reason
 from reconciler.settings import KubernetesSettings
-from tests.fakes.releases import CELERY, KUBERNETES, Release
+from tests.fakes.releases import CELERY, KUBERNETES, LOCAL, Release
 from tests.harness.kube_api import Json, wait_for
 from tests.harness.laboratory import Lab
 from tests.harness.release_driver import Stand, standing
@@ -58,6 +59,39 @@ def test_a_restart_replaces_every_pod_and_servers_come_last(stand: Stand) -> Non
         if p["metadata"]["uid"] not in before
     }
     assert len(stamps) == 1
+
+
+def test_a_component_that_keeps_running_is_left_alone(stand: Stand) -> None:
+    """Its pods stay, and the gate asks for no new report of it."""
+    stand.install(Release(executor=KUBERNETES))
+    stand.up()
+    seen = stand.perform(stand.activation(Step.OBSERVE))
+    assert seen.layout is not None
+    assert (seen.layout.scheduler_runs_tasks, seen.layout.unknown) == (False, "")
+    assert seen.layout.components == tuple(sorted(stand.release.components))
+    before = {p["metadata"]["uid"] for p in stand.lab.pods(stand.space)}
+    servers = {*SERVERS} & {*stand.release.components}
+    activation = replace(stand.activation(), kept=("scheduler", *servers))
+    assert stand.perform(activation).verdict is Verdict.OK
+    after = stand.lab.pods(stand.space)
+    kept = {_component(p) for p in after if p["metadata"]["uid"] in before}
+    assert kept & {*stand.release.components} == {"scheduler", *servers}
+
+
+@pytest.mark.parametrize(
+    ("executor", "runs"), [(CELERY, False), (LOCAL, True), ("LocalExecutor-Other", True)]
+)
+def test_a_scheduler_runs_tasks_unless_its_executor_says_otherwise(
+    stand: Stand, executor: str, *, runs: bool
+) -> None:
+    """An executor that is not known counts as one that runs them in the scheduler."""
+    variables = ({"name": "AIRFLOW__SECRETS__BACKEND", "value": "acme.secrets.Backend"},)
+    stand.install(Release(executor=executor, env=variables))
+    stand.up()
+    layout = stand.perform(stand.activation(Step.OBSERVE)).layout
+    assert layout is not None
+    assert layout.scheduler_runs_tasks is runs
+    assert "acme" in layout.configured
 
 
 def test_a_restart_done_again_changes_nothing(stand: Stand) -> None:

@@ -31,6 +31,7 @@ from reconciler.core.model import (
 )
 from reconciler.core.phases import Step, Trigger, Verdict
 from reconciler.core.reasons import Reason
+from reconciler.core.restarts import Layout
 from reconciler.core.runtime import Runtime
 from reconciler.core.world import Draft, World
 from reconciler.daemon.effects import InstanceEffects
@@ -129,6 +130,9 @@ class Machine:
     def plugins(self) -> set[str]:
         return set()
 
+    def loose_plugins(self) -> set[str]:
+        return set()
+
     def import_errors(self) -> list[BrokenFile]:
         return [BrokenFile("hello.py", "ImportError", self.broken_at)] if self.broken_at else []
 
@@ -160,7 +164,7 @@ class SimulatedDriver:
     ) -> StepResult:
         match step:
             case Step.OBSERVE:
-                return self._rest.observe(instance)
+                return self._rest.observe(instance, Layout(tuple(COMPONENTS)))
             case Step.RESTART | Step.RESTART_BACK:
                 self._machine.restart(good=step is Step.RESTART_BACK)
                 self._machine.pass_time(2.0)

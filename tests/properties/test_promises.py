@@ -19,9 +19,10 @@ from reconciler.core.reasons import Reason
 from reconciler.core.statuses import Statuses, status
 from reconciler.core.waits import WaitOn
 from reconciler.core.world import build_key
-from tests.fakes.airflow import POOLS
+from tests.fakes.airflow import POOLS, SELECTIVE
 from tests.fakes.definitions import environment, instance, limited
 from tests.fakes.simulated_world import House, cost
+from tests.harness.machine import check_processes
 
 ENVIRONMENTS = {"one": ("a", "b"), "two": ("c",)}
 KINDS = st.sampled_from("gggrvlw")
@@ -119,6 +120,11 @@ class Promises(RuleBasedStateMachine):
     def a_task_ends(self, name: str) -> None:
         del self.house.airflow[name].tasks[:1]
 
+    @rule(name=NAMES, component=st.sampled_from(SELECTIVE))
+    def a_component_starts_by_itself(self, name: str, component: str) -> None:
+        real = self.house.airflow[name]
+        real.selective[component] = real.pointer
+
     @rule(name=NAMES)
     def airflow_is_upgraded(self, name: str) -> None:
         self.house.airflow[name].upgrade()
@@ -142,6 +148,7 @@ class Promises(RuleBasedStateMachine):
     def the_share_loses_a_build_that_nothing_runs(self, data: st.DataObject) -> None:
         real = self.house.airflow.values()
         used = {b for r in real for b in (*r.pointers.values(), r.running, *r.tasks)}
+        used |= {b for r in real for b in r.selective.values()}
         used |= {i.current.build for i in self.house.records.instances.values()}
         for record in self.house.records.instances.values():
             if record.activation is not None:
@@ -188,6 +195,12 @@ class Promises(RuleBasedStateMachine):
             if record.activation is None and record.current.runtime is not None:
                 pointers = self.house.airflow[name].pointers
                 assert record.current.build == pointers.get(record.current.runtime)
+
+    @invariant()
+    def at_rest_each_component_runs_all_that_it_would_load_of_the_current_build(self) -> None:
+        for name, record in self.house.records.instances.items():
+            if record.activation is None:
+                check_processes(record, self.house.airflow[name])
 
     @invariant()
     def a_status_computed_from_the_last_one_is_that_from_the_start(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from reconciler.core.definitions import Wave
@@ -112,8 +113,8 @@ def test_a_degraded_instance_of_a_later_wave_waits_for_the_earlier() -> None:
 class Needy(Airflow):
     """Airflow whose DAGs need the team's packages: it is not healthy on the bare base."""
 
-    def start(self) -> None:
-        super().start()
+    def start(self, kept: Collection[str] = ()) -> None:
+        super().start(kept)
         self.healthy = self.healthy and self.running is not None
 
 

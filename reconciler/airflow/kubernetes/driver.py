@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
 from reconciler.airflow.declared import Declared
@@ -172,12 +173,10 @@ class KubernetesDriver:
                     raise Stalled(error.reason, error.message) from error
                 raise
         self._proofs.require(release, instance, activation)
-        seen = self._rest.observe(instance)
+        seen = self._rest.observe(instance, release.layout())
         if not (release.tasks_apart() and self._rest.adopts_tasks(instance)):
             return seen
-        return StepResult(  # tasks run in separate pods: nothing has to be paused or drained
-            Verdict.OK, pools=(), baseline=seen.baseline, expected_dags=seen.expected_dags
-        )
+        return replace(seen, pools=())  # tasks run in separate pods: nothing is paused or drained
 
     def _restart(
         self, release: Release, instance: Instance, activation: Activation, now: float

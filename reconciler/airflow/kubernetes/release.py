@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable
 from datetime import datetime
 
+from reconciler.airflow.configured import module_names
 from reconciler.cluster.cluster import Cluster
 from reconciler.cluster.connection import Json
 from reconciler.cluster.diagnose import main_of
@@ -16,6 +17,7 @@ from reconciler.cluster.mirror import Mirror
 from reconciler.core.definitions import Instance
 from reconciler.core.errors import Away
 from reconciler.core.reasons import Reason
+from reconciler.core.restarts import Layout
 from reconciler.core.runtime import Image
 
 TIER = "tier=airflow"
@@ -25,6 +27,8 @@ FOREIGN = ("pgbouncer", "redis", "statsd")  # of the chart, in images without Ai
 PARSERS = ("dag-processor", "scheduler")  # the first that a release has parses its DAGs
 KINDS = ("deployments", "statefulsets")
 KUBERNETES_EXECUTOR = "KubernetesExecutor"
+EXECUTORS_APART = {KUBERNETES_EXECUTOR, "CeleryExecutor", "CeleryKubernetesExecutor"}
+"""Executors with which the scheduler's pod runs no tasks."""
 RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 ENDED = ("Succeeded", "Failed")
 
@@ -112,12 +116,31 @@ class Release:
 
     def tasks_apart(self) -> bool:
         """Return True if all tasks run in separate pods, which a restart does not touch."""
-        executors = {
+        return self._executors() == {KUBERNETES_EXECUTOR}
+
+    def _executors(self) -> set[str]:
+        return {
             str(labels_of(item).get("executor", ""))
             for _, item in self.workloads()
             if component_of(item) == "scheduler"
         }
-        return executors == {KUBERNETES_EXECUTOR}
+
+    def layout(self) -> Layout:
+        """Return the components, and what the pods' variables say of Airflow's configuration."""
+        executors = self._executors()
+        pods = self.cluster.list("pods", self.namespace, f"{TIER},release={self.name}")
+        settings = [
+            str(variable.get("value") or "")
+            for pod in pods
+            for container in pod["spec"].get("containers") or []
+            for variable in container.get("env") or []
+            if str(variable.get("name")).startswith("AIRFLOW__")
+        ]
+        return Layout(
+            tuple(sorted(self.components())),
+            scheduler_runs_tasks=not executors or not executors <= EXECUTORS_APART,
+            configured=module_names(settings),
+        )
 
     def pods(self) -> list[Json]:
         """Return the pods of Airflow's components, without ended ones.

@@ -22,6 +22,7 @@ from reconciler.core.addresses import shown
 from reconciler.core.dag_checks import dag_words
 from reconciler.core.errors import GroundcrewError
 from reconciler.core.formatting import moment, size, span
+from reconciler.core.restarts import earlier_words
 from reconciler.version import installed_version
 
 STATIC = {"pages.css": "text/css", "pages.js": "text/javascript"}
@@ -86,6 +87,7 @@ class Renderer:
             "address": shown,
             "size": size,
             "dags": dag_words,
+            "earlier": lambda rows: earlier_words(dict(rows)),
         }
         self._templates.filters.update(filters)
         self._templates.globals["asset"] = {
