@@ -164,7 +164,7 @@ def test_a_component_never_falls_behind_without_end() -> None:
 
 
 def test_components_that_kept_running_are_as_recorded() -> None:
-    """What runs an earlier build on purpose is no drift; another component with it is."""
+    """One that runs an earlier build on purpose is no drift; another component with it is."""
     house = house_of(instance("dev"))
     for digest in ("g3", "g4"):
         record = move(house, digest)
