@@ -20,7 +20,7 @@ from reconciler.airflow.configured import module_names, settings_in
 from reconciler.airflow.crashloop import Starts
 from reconciler.airflow.declared import Declared
 from reconciler.airflow.gate import Gate
-from reconciler.airflow.local_proofs import loaded, variables_of
+from reconciler.airflow.local_proofs import loaded
 from reconciler.airflow.processes import has_loader
 from reconciler.airflow.steps import LOOK_AGAIN, SERVERS, RestSteps, served
 from reconciler.core.definitions import Component, Instance
@@ -33,6 +33,7 @@ from reconciler.core.reasons import Reason
 from reconciler.core.restarts import Layout
 from reconciler.core.runtime import Base
 from reconciler.failpoints import failpoint
+from reconciler.local_processes import component_processes
 from reconciler.settings import LocalSettings
 
 DOWN_LOOKS = 5  # consecutive checks that must find a component down
@@ -217,13 +218,17 @@ class LocalDriver:
         """Return the components; the scheduler counts as one that runs tasks, as it mostly does."""
         assert instance.local is not None, "this driver gets local instances only"
         names = [component.name for component in instance.local.components]
-        variables = variables_of(instance.local, names)
         try:
             texts = settings_in(Path(instance.local.airflow_home))
         except OSError as error:
             unknown = f"its configuration cannot be read: {error}"
             return Layout(tuple(sorted(names)), unknown=unknown)
-        values = [v for n, v in variables if n.startswith("AIRFLOW__")]
+        values = {
+            value
+            for process in component_processes(instance.local, names)
+            for name, value in process.variables.items()
+            if name.startswith("AIRFLOW__")
+        }
         return Layout(tuple(sorted(names)), configured=module_names([*texts, *values]))
 
     def _restart(self, instance: Instance, activation: Activation) -> StepResult:

@@ -8,30 +8,17 @@ Airflow of the same interpreter, is passed over.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
-
-import psutil
 
 from reconciler.airflow.crashloop import left_out
 from reconciler.airflow.proof import LIMIT, parse
 from reconciler.core.definitions import LocalTarget
 from reconciler.core.loaded import Loaded
+from reconciler.local_processes import ComponentProcess, component_processes
 
 ALL_READ_WRITE = "/tmp"  # noqa: S108 - where the loader writes if nothing else is said
-
-
-@dataclass(frozen=True, slots=True)
-class _Component:
-    """A process that runs a component: the first one, not what it has forked."""
-
-    name: str
-    pid: int
-    parent: int
-    uid: int
-    variables: Mapping[str, str]
-    started: float
 
 
 def loaded(
@@ -46,7 +33,7 @@ def loaded(
     started after `since` are looked at.
     """
     processes = []
-    for component in _components(local, names, since - left_out()):
+    for component in component_processes(local, names, since - left_out()):
         who = Loaded(component.name, f"pid {component.pid}", None, proven=False)
         if not loads(component.pid, component.variables.get("PYTHONPATH", "")):
             processes.append(who)
@@ -58,61 +45,10 @@ def loaded(
     return tuple(processes)
 
 
-def variables_of(local: LocalTarget, names: Collection[str]) -> set[tuple[str, str]]:
-    """Return (name, value) of the variables of all processes that run these components."""
-    return {
-        variable
-        for component in _components(local, names, 0.0)
-        for variable in component.variables.items()
-    }
-
-
-def _components(local: LocalTarget, names: Collection[str], since: float) -> Iterator[_Component]:
-    """Yield the processes that run a component, without those that such a process has forked."""
-    components: dict[int, _Component] = {}
-    for process in psutil.process_iter(["pid", "cmdline", "create_time"]):
-        name = _named(process.info["cmdline"] or [], local, names)
-        if not name or process.info["create_time"] < since:
-            continue
-        try:
-            variables, parent, uid = process.environ(), process.ppid(), process.uids().real
-        except psutil.Error:  # it ended, or it is another user's
-            continue
-        if _of(local, variables):
-            begun = float(process.info["create_time"])
-            components[process.pid] = _Component(name, process.pid, parent, uid, variables, begun)
-    for component in components.values():
-        above = components.get(component.parent)
-        if above is None or above.name != component.name:
-            yield component
-
-
-def _named(words: list[str], local: LocalTarget, names: Collection[str]) -> str:
-    """Return the component that a command line runs with the instance's interpreter, or "".
-
-    A process that has changed its title is none: that overwrites the environment that is read.
-    """
-    python = Path(words[0]) if words else Path()
-    folder = Path(local.python).parent
-    if python.parent != folder or not python.name.startswith("python"):
-        return ""
-    airflow = next((i for i, word in enumerate(words) if Path(word).name == "airflow"), None)
-    if airflow is None:
-        return ""
-    rest = [word for word in words[airflow + 1 :] if word != "celery"]
-    return rest[0] if rest and rest[0] in names else ""
-
-
-def _of(local: LocalTarget, variables: Mapping[str, str]) -> bool:
-    """Return True if a process with these variables uses the instance's Airflow home."""
-    home = variables.get("AIRFLOW_HOME") or Path(variables.get("HOME", "")) / "airflow"
-    return Path(home).resolve() == Path(local.airflow_home).resolve()
-
-
 # ----------------------------------------------------------------------------------------- proofs
 
 
-def _proof(component: _Component) -> Loaded | None:
+def _proof(component: ComponentProcess) -> Loaded | None:
     """Return the proof that a process has left, as the loader writes it."""
     pid = component.pid
     for folder in _folders(component):
@@ -128,7 +64,7 @@ def _proof(component: _Component) -> Loaded | None:
     return None
 
 
-def _folders(component: _Component) -> list[Path]:
+def _folders(component: ComponentProcess) -> list[Path]:
     """Return the folders for proofs that the loader tries, as seen by the process."""
     named = component.variables.get("GROUNDCREW_LOCAL", "")
     temp = component.variables.get("TMPDIR") or ALL_READ_WRITE

@@ -29,8 +29,10 @@ from reconciler.core.definitions import Instance, Recipe
 from reconciler.core.errors import Stalled
 from reconciler.core.reasons import Reason
 from reconciler.documents import Malformed
+from reconciler.local_processes import setting_of
 
 Clean = Callable[[], AbstractContextManager[Path]]  # creates a folder for harmless commands
+DAGBAG_SETTING = "dagbag_import_timeout"
 DAGBAG_TIMEOUT = 30.0  # seconds, if an instance sets nothing: Airflow's own default
 LIVE = "live"  # in the folder that is parsed: a link to the instance's own DAG folder
 LIST_ERRORS = ("dags", "list-import-errors", "-o", "json")
@@ -136,7 +138,10 @@ class DagParser:
             work=home,
             timeout=self._timeout,
             readable=[candidate.share, *shown],
-            environment=candidate.environment(runtime, home, pin),
+            environment={
+                **candidate.environment(runtime, home, pin),
+                f"AIRFLOW__CORE__{DAGBAG_SETTING.upper()}": _timeout_value(instance),
+            },
             writable=[] if alone else [home.parent / LOCAL],
             harmless=alone,
             quiet=True,
@@ -222,32 +227,26 @@ def _live(instance: Instance) -> list[Path]:
 
 def dags_folder(instance: Instance) -> Path:
     """Return the folder of a local instance's DAGs."""
-    home = Path(instance.local.airflow_home) if instance.local is not None else Path("/nowhere")
-    named = _configured(home, "dags_folder")
-    return Path(named) if named else home / "dags"
+    if instance.local is None:
+        return Path("/nowhere")
+    named = setting_of(instance.local, "dags_folder")
+    return Path(named) if named else Path(instance.local.airflow_home) / "dags"
 
 
 def dagbag_timeout(instance: Instance) -> float:
-    """Return the seconds in which a DAG file must import, set in the instance's airflow.cfg."""
-    home = Path(instance.local.airflow_home) if instance.local is not None else Path("/nowhere")
+    """Return the seconds in which a DAG file must import, as an instance's Airflow is set up."""
+    named = setting_of(instance.local, DAGBAG_SETTING) if instance.local is not None else ""
     try:
-        seconds = float(_configured(home, "dagbag_import_timeout"))
+        seconds = float(named)
     except ValueError:
         return DAGBAG_TIMEOUT
     return seconds if seconds > 0 else math.inf  # in Airflow, 0 means no limit
 
 
-def _configured(home: Path, key: str) -> str:
-    """Return a setting of an airflow.cfg, or "" if it is not set."""
-    config = home / "airflow.cfg"
-    if config.is_file():
-        with config.open(errors="replace") as file:
-            text = file.read(REPORT_LIMIT)
-        for line in text.splitlines():
-            name, equals, value = line.partition("=")
-            if equals and name.strip() == key and value.strip():
-                return value.strip()
-    return ""
+def _timeout_value(instance: Instance) -> str:
+    """Return the time limit of a DAG file as Airflow reads it."""
+    seconds = dagbag_timeout(instance)
+    return str(seconds if math.isfinite(seconds) else 0)
 
 
 def folder_mark(folder: Path) -> str:
