@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.crash.lanes import Lane, Task
 from tests.fakes.airflow_rest import FakeAirflow
-from tests.harness.local_daemon import GOOD
+from tests.harness.local_daemon import COMPONENTS, GOOD, INSTANCE
 
 NO_GRACE = {"GROUNDCREW_GC__GRACE": "0", "GROUNDCREW_GC__KEEP": "1"}
 
@@ -41,6 +42,10 @@ def test_a_collection_that_is_killed_takes_nothing_from_a_running_task(tmp_path:
     """The task's build stays while it runs, whatever is killed; unusable builds are removed."""
     with FakeAirflow() as airflow:
         lane = Lane(tmp_path, airflow, "2.0", GOOD)
+        definition = lane.site.instance()
+        definition["spec"]["loadInto"] = list(COMPONENTS)  # so that none keeps an earlier build
+        lane.site.write(f"instances/{INSTANCE}.yaml", yaml.safe_dump(definition))
+        lane.site.save("restart all components each time")
         assert lane.run() == 0
         second = lane.pointed()
         time.sleep(1.5)  # the kernel reports the start of a process in whole seconds since boot
