@@ -43,7 +43,7 @@ def test_a_collection_that_is_killed_takes_nothing_from_a_running_task(tmp_path:
     with FakeAirflow() as airflow:
         lane = Lane(tmp_path, airflow, "2.0", GOOD)
         definition = lane.site.instance()
-        definition["spec"]["loadInto"] = list(COMPONENTS)  # so that none keeps an earlier build
+        definition["spec"]["loadInto"] = [*COMPONENTS, "worker"]  # none keeps a build
         lane.site.write(f"instances/{INSTANCE}.yaml", yaml.safe_dump(definition))
         lane.site.save("restart all components each time")
         assert lane.run() == 0
