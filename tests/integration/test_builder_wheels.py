@@ -406,6 +406,17 @@ def test_a_version_that_git_would_give_is_made_of_the_tree(bench: Bench) -> None
     assert bench.names(bench.recipe(own, build_env=said)) == (("acme-own", "1.4"),)
 
 
+def test_a_version_that_nothing_gives_is_asked_for(bench: Bench) -> None:
+    """A backend may read git itself, and no variable tells it a version."""
+    needs_git = 'raise LookupError("this is no git repository")\n'
+    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=needs_git)
+    project = bench._trees[own.tree] / "pyproject.toml"
+    project.write_text(project.read_text().replace('version = "1.0"', 'dynamic = ["version"]'))
+    with pytest.raises(Stalled, match="this is no git repository") as caught:
+        bench.lock(bench.recipe(own))
+    assert "write `version` in its [project] table" in caught.value.message
+
+
 def test_a_package_that_states_its_version_is_built_once(bench: Bench) -> None:
     """Its mistake is told as it is."""
     own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=VERSIONED)

@@ -39,6 +39,10 @@ VERSION_VARIABLES = (
     "UV_DYNAMIC_VERSIONING_BYPASS",
 )
 """Variables by which build backends are told a version that they would take from git."""
+WITHOUT_VERSION = (
+    "its pyproject.toml states no version, and a build sees no git history: if the version was to "
+    "come from git, write `version` in its [project] table"
+)
 METADATA_LIMIT = 1 << 20  # bytes
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # these decompress no more than requested
 
@@ -145,8 +149,9 @@ class InRepo:
             made = Source(source, package.path, location, dict.fromkeys(VERSION_VARIABLES, version))
             try:
                 wheel = self.maker.make(job, recipe, runtime, made, work, index)
-            except Stalled:
-                raise error from None  # it was not the version
+            except Stalled:  # it was not the version, or is one that these variables do not tell
+                message = f"{error.message}\n{WITHOUT_VERSION}"
+                raise Stalled(error.reason, message, error.place) from None
         keep(wheel, folder, {"sources.json": json.dumps(files)})
 
     def repo_place(
