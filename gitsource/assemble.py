@@ -65,6 +65,10 @@ class Part:
     instance: Instance | None = None
 
 
+CONTENTS = (NeedKind.FILE, NeedKind.TREE)  # needs that are paths of what is built
+INPUTS = 200  # of an environment whose commit is looked for
+
+
 class Assembly:
     """Definitions of one branch, updated from revision to revision.
 
@@ -132,6 +136,25 @@ class Assembly:
             fresh = [p for p in keep if self._made.get(p) is not known.get(p)]
             self._shelf.save(fresh, self._made)
         return self._definitions(commit)
+
+    def inputs(self, changed: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+        """Yield the environments that are made of something at these paths, and all such paths.
+
+        An environment with very many inputs is left out.
+        """
+        fragments = {name: part.read.path for name, part in self._fragments.items()}
+        paths = {*changed}
+        needs = {need for need in _needs_of_paths(paths) if need[0] in CONTENTS}
+        needs |= {(NeedKind.FRAGMENT, name) for name, path in fragments.items() if path in paths}
+        touched = self._made.keys() & paths
+        touched |= {path for need in needs for path in self._needed.get(need, ())}
+        for path in sorted(touched):
+            made = self._made.get(path)
+            if made is None or made.environment is None or len(made.needs) > INPUTS:
+                continue
+            own = {name for kind, name, _ in made.needs if kind in CONTENTS}
+            own |= {fragments.get(n, path) for k, n, _ in made.needs if k is NeedKind.FRAGMENT}
+            yield made.environment.name, sorted({path, *own})
 
     @property
     def is_unfinished(self) -> bool:

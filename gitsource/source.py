@@ -17,12 +17,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gitsource.access import check_url, git_environment, translate
 from gitsource.assemble import Assembly
 from gitsource.assembly_cache import AssemblyCache
+from gitsource.blame import commits_since
 from gitsource.mirror import Blobs, Files, Listing, Survey, commit_of
 from gitsource.parsers import IsolatedParser
 from reconciler.core.definitions import Definitions
@@ -111,6 +113,9 @@ class Source:
             changed = differing if known else None
             definitions = assembly.update(self._files, commit_of(self._git, head), changed)
             self._files.leave()
+        if known and changed:
+            commits = commits_since(self._git, known, head, assembly.inputs(changed))
+            definitions = replace(definitions, commits=commits)
         self._assembly = assembly
         return definitions
 

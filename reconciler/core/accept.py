@@ -315,9 +315,9 @@ def _where(instance: Instance) -> object:
 def _accept_environments(
     draft: Draft, definitions: Definitions, broken: Broken, loss: Loss
 ) -> None:
-    commit = definitions.commit
     near = draft.focus.environments if draft.focus is not None else None
     for name, definition in _near(definitions.environments, near):
+        commit = definitions.commits.get(name, definitions.commit)
         record = draft.environments.get(name)
         if record is None:
             record = EnvironmentRecord(name, definition.team, definition, commit, draft.now)
@@ -351,8 +351,9 @@ def _accept_environments(
                 draft.environments[name] = replace(record, definition=kept, problem=problem)
         else:
             del draft.environments[name]
+            revision = definitions.commit.revision
             draft.event(
-                EventKind.ENVIRONMENT_DELETED, record, "no longer defined", revision=commit.revision
+                EventKind.ENVIRONMENT_DELETED, record, "no longer defined", revision=revision
             )
 
 

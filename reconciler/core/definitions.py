@@ -348,7 +348,8 @@ class Definitions:
 
     A known object that has a finding now is Stalled and kept as it is, never treated as deleted:
     see `Broken`. `contested` holds environments that several files define under one name: that name
-    is not in `environments`, and each of these files has a finding.
+    is not in `environments`, and each of these files has a finding. `commits` holds the commit that
+    touched an environment last, if there were several since the revision before; absent: `commit`.
     """
 
     commit: Commit
@@ -356,6 +357,7 @@ class Definitions:
     instances: Mapping[str, Instance] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     contested: Mapping[str, tuple[Environment, ...]] = field(default_factory=dict)
+    commits: Mapping[str, Commit] = field(default_factory=dict)
 
 
 def differing(old: Mapping[str, object], new: Mapping[str, object]) -> set[str]:

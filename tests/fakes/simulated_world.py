@@ -103,6 +103,7 @@ class House:
         self.instances: dict[str, Instance] = {}
         self.findings: tuple[Finding, ...] = ()
         self.revision = 0
+        self.commits: dict[str, Commit] = {}  # of environments that other commits touched last
         self.read = False
         self.decider = Decider()
         self.patience = Patience()
@@ -140,6 +141,7 @@ class House:
             {n: e for n, e in self.environments.items() if e.place.file not in broken},
             {n: i for n, i in self.instances.items() if i.place.file not in broken},
             self.findings,
+            commits=self.commits,
         )
 
     def ask(self, verb: Verb, target: str, **options: Any) -> None:

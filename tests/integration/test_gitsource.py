@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from gitsource import blame
 from gitsource.access import check_url
 from gitsource.triggers import watch
 from gitsource.validate import validate
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.core.reasons import Reason
-from tests.harness.git_repo import ENVIRONMENT, Repo, read, source
+from tests.harness.git_repo import ENVIRONMENT, INSTANCE, Repo, read, source
 
 TOKEN = "t0ken-of-the-test"
 
@@ -52,6 +53,82 @@ def test_a_package_of_the_repo_that_is_not_listed_is_named(repo: Repo, tmp_path:
     assert definitions.environments["one"].recipe.internal == (
         ("acme-lib", "teams/red/packages/lib"),
     )
+
+
+def two(repo: Repo) -> None:
+    """Write a second environment with a package of its own, and a fragment that both use."""
+    repo.write("instances/two.yaml", INSTANCE.replace("name: dev", "name: two"))
+    extended = ENVIRONMENT.replace("spec:\n", "spec:\n  extends: [common]\n")
+    repo.write("teams/red/one.yaml", extended)
+    text = extended.replace("name: one", "name: two").replace(
+        "instances: [dev]", "instances: [two]"
+    )
+    text = text.replace("[humanize]", "['acme-app @ ./packages/app']")
+    repo.write("teams/red/two.yaml", text)
+    project = "[project]\nname = 'acme-app'\nversion = '1.0'\n"
+    repo.write("teams/red/packages/app/pyproject.toml", project)
+    repo.write(
+        "shared/common.yaml",
+        "apiVersion: groundcrew/v1\nkind: Fragment\nmetadata: {name: common}\nspec: {}\n",
+    )
+    repo.commit()
+
+
+def test_each_environment_has_the_commit_that_touched_it(repo: Repo, tmp_path: Path) -> None:
+    """Several commits come between two polls; a merge counts as one."""
+    two(repo)
+    daemon = source(tmp_path, str(repo.path))
+    assert daemon.poll() is not None
+    one = (repo.path / "teams/red/one.yaml").read_text()
+    repo.write("teams/red/one.yaml", one.replace("humanize", "humanize>4"))
+    first = repo.commit()
+    repo.git("checkout", "-q", "-b", "branch")
+    repo.write("teams/red/packages/app/app.py", "x = 1\n")
+    repo.commit()
+    repo.git("checkout", "-q", "main")
+    repo.git("merge", "-q", "--no-ff", "-m", "merged", "branch")
+    merge = repo.git("rev-parse", "HEAD")
+    repo.write("instances/two.yaml", (repo.path / "instances/two.yaml").read_text() + "#\n")
+    repo.write("README.md", "words\n")
+    newest = repo.commit()
+    definitions = daemon.poll()
+    assert definitions is not None
+    assert definitions.commit.revision == newest
+    assert {n: c.revision for n, c in definitions.commits.items()} == {"one": first, "two": merge}
+    assert definitions.commits["two"].subject == "merged"
+
+
+def test_a_fragment_is_blamed_in_all_that_use_it(repo: Repo, tmp_path: Path) -> None:
+    """A commit after it that touches neither is not."""
+    two(repo)
+    daemon = source(tmp_path, str(repo.path))
+    daemon.poll()
+    fragment = (repo.path / "shared/common.yaml").read_text()
+    repo.write("shared/common.yaml", fragment.replace("spec: {}", "spec: {env: {A: b}}"))
+    shared = repo.commit()
+    repo.write("README.md", "words\n")
+    repo.commit()
+    definitions = daemon.poll()
+    assert definitions is not None
+    assert {n: c.revision for n, c in definitions.commits.items()} == {"one": shared, "two": shared}
+
+
+def test_one_commit_and_very_many_are_not_told_apart(
+    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest commit counts for all."""
+    monkeypatch.setattr(blame, "COMMITS", 2)
+    repo.commit()
+    daemon = source(tmp_path, str(repo.path))
+    daemon.poll()
+    for commits in (1, 3):
+        for number in range(commits):
+            text = ENVIRONMENT.replace("humanize", f"humanize>{commits}.{number}")
+            repo.write("teams/red/one.yaml", text)
+            repo.commit()
+        definitions = daemon.poll()
+        assert definitions is not None
+        assert definitions.commits == {}
 
 
 def test_rewritten_history_is_followed(repo: Repo, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from metrics.facts import is_news
+from reconciler.core.definitions import Commit
 from reconciler.core.event_codec import data_of
 from reconciler.core.events import Event
 from reconciler.core.model import BuildRecord, InstanceRecord
@@ -43,6 +44,20 @@ def test_two_commits_in_quick_succession_name_their_own_authors() -> None:
     assert told(house, "BuildReady") == [first, second]
     assert told(house, "ActivationStarted") == [first, second]
     assert told(house, "ActivationActive") == [first, second]
+
+
+def test_two_commits_of_one_poll_name_their_own_authors() -> None:
+    """The environment's commit came before the newest one, which touched something else."""
+    house = house_of("dev")
+    house.settle()
+    house.commits = {"one": Commit("r2", "author of r2")}
+    house.commit()
+    ask_for(house, "g2")
+    house.settle()
+    assert house.revision == 3
+    assert told(house, "ActivationActive")[1:] == [("r2", "author of r2")]
+    assert house.records.environments["one"].commit.revision == "r2"
+    assert house.records.repo.accepted_revision == "r3"
 
 
 def test_a_revert_during_an_activation_is_the_reverting_commits() -> None:
