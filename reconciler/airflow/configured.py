@@ -10,10 +10,22 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from reconciler.core.restarts import Layout
+
 MODULE = re.compile(r"(?<![\w.])([A-Za-z_]\w{0,99})\.[A-Za-z_]")
 IMPORT = re.compile(r"^[ \t]*(?:from|import)[ \t]+([A-Za-z_]\w{0,99})", re.MULTILINE)
+MOST = 1000  # names that are recorded
 LIMIT = 1 << 20  # bytes of one file that are looked through
 FILES = ("airflow.cfg", "webserver_config.py", "config/airflow_local_settings.py")
+
+
+def layout_of(components: Iterable[str], texts: Iterable[str], *, runs_tasks: bool) -> Layout:
+    """Return the layout of an instance whose configuration has these texts."""
+    names = module_names(texts)
+    parts = tuple(sorted(components))
+    if len(names) > MOST:
+        return Layout(parts, runs_tasks, unknown="its configuration may name very many modules")
+    return Layout(parts, runs_tasks, names)
 
 
 def module_names(texts: Iterable[str]) -> tuple[str, ...]:

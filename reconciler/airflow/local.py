@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from reconciler.airflow.commands import STATUS_TIMEOUT, TIMED_OUT, restart, run
-from reconciler.airflow.configured import module_names, settings_in
+from reconciler.airflow.configured import layout_of, settings_in
 from reconciler.airflow.crashloop import Starts
 from reconciler.airflow.declared import Declared
 from reconciler.airflow.gate import Gate
@@ -229,7 +229,7 @@ class LocalDriver:
             for name, value in process.variables.items()
             if name.startswith("AIRFLOW__")
         }
-        return Layout(tuple(sorted(names)), configured=module_names([*texts, *values]))
+        return layout_of(names, [*texts, *values], runs_tasks=True)
 
     def _restart(self, instance: Instance, activation: Activation) -> StepResult:
         assert instance.local is not None, "this driver gets local instances only"

@@ -37,6 +37,9 @@ BUILDS: Rules = {
 }
 
 
+NO_SURGE = "it is a StatefulSet; without persistence the Airflow chart makes it a Deployment"
+
+
 def look_rights(cluster: Cluster, namespace: str, rules: Rules, setting: str) -> Iterator[Finding]:
     """Check every verb of `rules` in a namespace; `setting` is the chart's value that grants it."""
     about, missing = f"{cluster.context}/{namespace}", _missing(cluster, namespace, rules)
@@ -91,7 +94,8 @@ def look_release(cluster: Cluster, settings: Settings, instance: Instance) -> It
     if not all(cluster.may(target.namespace, "list", "apps", kind) for kind in KINDS):
         return  # reported by look_rights
     labels = f"{TIER},release={target.release}"
-    workloads = [w for kind in KINDS for w in cluster.list(kind, target.namespace, labels)]
+    by_kind = {kind: cluster.list(kind, target.namespace, labels) for kind in KINDS}
+    workloads = [w for kind in KINDS for w in by_kind[kind]]
     loading = [w for w in workloads if component_of(w) in instance.load_into]
     if not loading:
         known = {
@@ -115,6 +119,35 @@ def look_release(cluster: Cluster, settings: Settings, instance: Instance) -> It
     if not troubles:
         names = ", ".join(sorted(component_of(w) for w in loading))
         yield good(Check.KUBERNETES, about, f"release {target.release} loads in {names}")
+        for why, components in _with_gap(by_kind, instance).items():
+            message = (
+                f"{', '.join(sorted(components))}: the pod ends before the new one starts: {why}"
+            )
+            yield good(Check.KUBERNETES, about, message)
+
+
+def _with_gap(by_kind: Mapping[str, Iterable[Json]], instance: Instance) -> dict[str, set[str]]:
+    """Return the components that are away for a moment when they are restarted, by the reason.
+
+    A Deployment that may have one pod more starts the new one first; that is the chart's default.
+    """
+    gaps: dict[str, set[str]] = {}
+    for kind, workloads in by_kind.items():
+        for workload in workloads:
+            why = NO_SURGE if kind == "statefulsets" else _no_surge(workload["spec"])
+            if why and component_of(workload) in instance.load_into:
+                gaps.setdefault(why, set()).add(component_of(workload))
+    return gaps
+
+
+def _no_surge(spec: Json) -> str:
+    """Return why a Deployment's old pod ends before the new one has started, or ""."""
+    strategy = spec.get("strategy") or {}
+    if strategy.get("type") == "Recreate":
+        return "its strategy is Recreate; RollingUpdate starts the new one first"
+    if (strategy.get("rollingUpdate") or {}).get("maxSurge") in (0, "0%"):
+        return "its strategy has `maxSurge: 0`; with 1 the new one starts first"
+    return ""
 
 
 def _connected(

@@ -19,6 +19,7 @@ from reconciler.doctor.kubernetes import (
     AIRFLOW,
     BUILDS,
     DAGS,
+    NO_SURGE,
     look_dag_rights,
     look_release,
     look_rights,
@@ -128,6 +129,37 @@ def test_a_release_that_is_missing_or_not_connected(lab: Lab, tmp_path: Path) ->
         stand.install(replace(mounted, env=(path,)))
         findings = list(look_release(cluster, settings, stand.instance))
         assert reasons(findings) == [("warning", "LoaderNotSet")]
+
+
+def test_components_that_are_away_while_they_restart_are_named(lab: Lab, tmp_path: Path) -> None:
+    """A StatefulSet always is; a Deployment only by its strategy."""
+    with standing(lab, tmp_path) as stand:
+        cluster, settings = stand.clusters.of("lab"), settings_of(stand)
+        loader = f"{settings.share}/instances/red-dev/loader"
+        release = Release(
+            groomers=False,
+            volumes=({"name": "groundcrew", "emptyDir": {}},),
+            mounts=({"name": "groundcrew", "mountPath": str(settings.share)},),
+            env=({"name": "PYTHONPATH", "value": loader},),
+        )
+        stand.install(release)
+
+        def messages() -> list[str]:
+            findings = list(look_release(cluster, settings, stand.instance))
+            assert {finding.level for finding in findings} == {Level.OK}
+            return [finding.message for finding in findings]
+
+        loads, gap = messages()
+        assert loads.startswith(f"release {release.name} loads in api-server")
+        assert gap == f"triggerer: the pod ends before the new one starts: {NO_SURGE}"
+        for strategy, words in (
+            ({"type": "Recreate", "rollingUpdate": None}, "its strategy is Recreate"),
+            ({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0}}, "`maxSurge: 0`"),
+        ):
+            body = {"spec": {"strategy": strategy}}
+            stand.lab.api.patch("deployments", stand.space, f"{release.name}-scheduler", body)
+            (told,) = (m for m in messages() if m.startswith("scheduler: "))
+            assert words in told
 
 
 def rights(stand: Stand) -> list[tuple[str, str]]:

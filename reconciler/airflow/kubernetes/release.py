@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable
 from datetime import datetime
 
-from reconciler.airflow.configured import module_names
+from reconciler.airflow.configured import layout_of
 from reconciler.cluster.cluster import Cluster
 from reconciler.cluster.connection import Json
 from reconciler.cluster.diagnose import main_of
@@ -136,11 +136,8 @@ class Release:
             for variable in container.get("env") or []
             if str(variable.get("name")).startswith("AIRFLOW__")
         ]
-        return Layout(
-            tuple(sorted(self.components())),
-            scheduler_runs_tasks=not executors or not executors <= EXECUTORS_APART,
-            configured=module_names(settings),
-        )
+        runs_tasks = not executors or not executors <= EXECUTORS_APART
+        return layout_of(self.components(), settings, runs_tasks=runs_tasks)
 
     def pods(self) -> list[Json]:
         """Return the pods of Airflow's components, without ended ones.
