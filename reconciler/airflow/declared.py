@@ -1,8 +1,7 @@
 """Declarations of a build: what its distributions say of themselves in their metadata.
 
-Providers, plugins and policies are what Airflow looks for by entry points. The gate compares what
-is declared with what the API server reports as loaded; `content` is for the choice of the
-components that are restarted.
+The gate compares the providers and plugins with those that the API server reports as loaded;
+`content` is for the choice of the components that are restarted.
 """
 
 from __future__ import annotations
@@ -22,7 +21,9 @@ from reconciler.core.restarts import Content
 from reconciler.isolation import TooExpensive, read_for
 from reconciler.share.schemas import BuildDocument
 
-PROVIDERS, PLUGINS, POLICIES = "apache_airflow_provider", "airflow.plugins", "airflow.policy"
+PROVIDERS, PLUGINS = "apache_airflow_provider", "airflow.plugins"  # groups of entry points
+SCRIPTS = ("console_scripts", "gui_scripts")  # the groups that no running process looks through
+AT_START = {"sitecustomize", "usercustomize"}  # modules that Python itself imports
 REQUIRED = re.compile(r"[A-Za-z0-9][\w.-]{0,199}")
 
 
@@ -30,15 +31,17 @@ REQUIRED = re.compile(r"[A-Za-z0-9][\w.-]{0,199}")
 class Declared:
     """Normalised names of distributions.
 
-    `requires` maps a distribution to those that its metadata requires, `modules` to its outermost
-    modules and packages.
+    `extending` are those with entry points of any kind but scripts, through which other packages
+    may load them. `requires` maps a distribution to those that its metadata requires, `modules` to
+    its outermost modules and packages. `folders` maps a folder to the distributions in it.
     """
 
     providers: frozenset[str] = frozenset()
     plugins: frozenset[str] = frozenset()
-    policies: frozenset[str] = frozenset()
+    extending: frozenset[str] = frozenset()
     requires: dict[str, frozenset[str]] = field(default_factory=dict)
     modules: dict[str, frozenset[str]] = field(default_factory=dict)
+    folders: dict[str, frozenset[str]] = field(default_factory=dict)
 
 
 class Declarations:
@@ -61,12 +64,16 @@ class Declarations:
         declared = self._declared(document)
         rows = document.distributions
         wheels: dict[str, str] = {canonicalize_name(row.name): row.sha256 for row in rows}
+        everywhere = {name for name, modules in declared.modules.items() if modules & AT_START}
+        for row in document.paths:
+            if row.pth:  # its .pth files are read at the start of each process
+                everywhere |= declared.folders.get(str(self._root / row.path), frozenset())
         silent = wheels.keys() - declared.requires.keys()  # without valid metadata
         return Content(
             wheels,
             declared.requires,
             declared.modules,
-            declared.providers | declared.plugins | declared.policies | silent,
+            declared.extending | everywhere | silent,
             document.env,
             document.own_entry or "",
         )
@@ -84,9 +91,11 @@ def read_declared(folders: list[str]) -> Declared:
 
     Their metadata is a team's: a distribution whose metadata is invalid declares nothing.
     """
-    groups: dict[str, set[str]] = {PROVIDERS: set(), PLUGINS: set(), POLICIES: set()}
+    groups: dict[str, set[str]] = {PROVIDERS: set(), PLUGINS: set()}
+    extending: set[str] = set()
     requires: dict[str, frozenset[str]] = {}
     modules: dict[str, frozenset[str]] = {}
+    inside: dict[str, frozenset[str]] = {}
     try:
         for folder in folders:
             names = set()
@@ -98,12 +107,15 @@ def read_declared(folders: list[str]) -> Declared:
                     for point in dist.entry_points:
                         if point.group in groups:
                             groups[point.group].add(name)
+                        if point.group not in SCRIPTS:
+                            extending.add(name)
             tops = frozenset(top.name.partition(".")[0] for top in Path(folder).iterdir())
             modules.update(dict.fromkeys(names, tops))
+            inside[folder] = frozenset(names)
     except OSError as error:
         raise _unreadable(str(error.strerror)) from error
-    providers, plugins, policies = (frozenset(groups[g]) for g in (PROVIDERS, PLUGINS, POLICIES))
-    return Declared(providers, plugins, policies, requires, modules)
+    providers, plugins = (frozenset(groups[group]) for group in (PROVIDERS, PLUGINS))
+    return Declared(providers, plugins, frozenset(extending), requires, modules, inside)
 
 
 def _required(dist: importlib.metadata.Distribution) -> frozenset[str]:

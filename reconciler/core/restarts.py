@@ -3,9 +3,9 @@
 A component must be started anew if the part of the build that it may load differs between the two
 builds. That part is the whole build for components that parse DAGs or run tasks and triggers. A
 scheduler that does neither, and the API server, never import a DAG or an operator: of a build they
-load what Airflow itself looks for, which is providers, plugins and policies, with all that these
-require, and modules that Airflow's configuration names. `part_of` returns it; two builds whose
-parts are equal are the same build for that component.
+load what others look for by entry points, such as providers, plugins and policies, with all that
+these require, and modules that Airflow's configuration names. `part_of` returns it; two builds
+whose parts are equal are the same build for that component.
 
 Nothing here guesses in favour of fewer restarts: what is not known counts as loaded.
 """
@@ -27,8 +27,8 @@ class Content:
 
     `distributions` maps normalised names to digests of their wheels. `requires` maps a name to the
     names that its metadata requires, extras included; `modules` to its outermost modules.
-    `declaring` are the distributions with entry points that Airflow looks for. `files` is the
-    digest of the definition's own files, "" for none.
+    `declaring` are the distributions that other packages may load by themselves: those with entry
+    points. `files` is the digest of the definition's own files, "" for none.
     """
 
     distributions: Mapping[str, str] = field(default_factory=dict)
@@ -100,7 +100,7 @@ def _loads_selectively(component: str, layout: Layout) -> bool:
 
 
 def _looked_for(content: Content, layout: Layout) -> set[str]:
-    """Return the distributions that Airflow itself looks for, or that its configuration names."""
+    """Return the distributions that others look for, or that Airflow's configuration names."""
     configured = set(layout.configured)
     named = {name for name, modules in content.modules.items() if modules & configured}
     return (named | content.declaring).intersection(content.distributions)

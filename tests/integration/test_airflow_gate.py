@@ -283,7 +283,7 @@ def test_what_a_build_declares_is_read_from_its_packages(tmp_path: Path) -> None
 
 
 def test_the_content_of_a_build_says_what_each_distribution_requires(tmp_path: Path) -> None:
-    """Requirements of all extras count, and what has no valid metadata counts as declaring."""
+    """Whatever each process may load by itself is declaring, or what has no valid metadata."""
 
     def entry(stem: str) -> str:
         return f"store/sha256/ab/{hashlib.sha256(stem.encode()).hexdigest()}/lib"
@@ -291,24 +291,28 @@ def test_the_content_of_a_build_says_what_each_distribution_requires(tmp_path: P
     for stem, text, points in (
         ("acme_plugin", "Requires-Dist: Acme.Lib>=1; extra == 'x'", "[airflow.plugins]\nx = y:z\n"),
         ("acme_policy", "Requires-Dist: requests", "[airflow.policy]\nx = y\n"),
-        ("acme_lib", "", ""),
+        ("acme_lib", "", "[console_scripts]\nx = y:z\n"),
+        ("acme_start", "", ""),
+        ("acme_site", "", ""),
     ):
         info = tmp_path / entry(stem) / f"{stem}-1.0.dist-info"
         info.mkdir(parents=True)
         (tmp_path / entry(stem) / f"{stem}.py").touch()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {stem}\n{text}\n")
         (info / "entry_points.txt").write_text(points)
-    names = ("acme-plugin", "acme-policy", "Acme_Lib", "lost")
-    rows = [Distribution(name=name, sha256=name[-1] * 64) for name in names]
-    folders = map(entry, ("acme_plugin", "acme_policy", "acme_lib"))
-    document = build_with(*folders).model_copy(
-        update={"distributions": rows, "env": {"A": "1"}, "entries": ["f" * 64]}
+    (tmp_path / entry("acme_site") / "sitecustomize.py").touch()
+    names = ("acme-plugin", "acme-policy", "Acme_Lib", "acme-start", "acme-site", "lost")
+    rows = [Distribution(name=name, sha256=f"{n}" * 64) for n, name in enumerate(names)]
+    stems = ("acme_plugin", "acme_policy", "acme_lib", "acme_start", "acme_site")
+    paths = [PathRow(path=entry(stem), pth=stem == "acme_start") for stem in stems]
+    document = build_with().model_copy(
+        update={"distributions": rows, "paths": paths, "env": {"A": "1"}, "entries": ["f" * 64]}
     )
     content = Declarations(tmp_path, {"b" * 16: document}.get).content("b" * 16)
     assert content is not None
-    assert content.distributions["acme-lib"] == "b" * 64
+    assert content.distributions["acme-lib"] == "2" * 64
     assert content.requires["acme-plugin"] == {"acme-lib"}
-    assert content.declaring == {"acme-plugin", "acme-policy", "lost"}
+    assert content.declaring == {"acme-plugin", "acme-policy", "acme-start", "acme-site", "lost"}
     assert "acme_lib" in content.modules["acme-lib"]
     assert (dict(content.env), content.files) == ({"A": "1"}, "f" * 64)
     assert Declarations(tmp_path, lambda _: None).content("b" * 16) is None
