@@ -152,14 +152,14 @@ def test_components_that_are_away_while_they_restart_are_named(lab: Lab, tmp_pat
         loads, gap = messages()
         assert loads.startswith(f"release {release.name} loads in api-server")
         assert gap == f"triggerer: the pod ends before the new one starts: {NO_SURGE}"
-        for strategy, words in (
+        for strategy, why in (
             ({"type": "Recreate", "rollingUpdate": None}, "its strategy is Recreate"),
             ({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0}}, "`maxSurge: 0`"),
         ):
             body = {"spec": {"strategy": strategy}}
             stand.lab.api.patch("deployments", stand.space, f"{release.name}-scheduler", body)
             (told,) = (m for m in messages() if m.startswith("scheduler: "))
-            assert words in told
+            assert why in told
 
 
 def rights(stand: Stand) -> list[tuple[str, str]]:
