@@ -13,6 +13,7 @@ from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from gitsource.requirement_lines import Kind, advice, shown
+from gitsource.requirements_files import is_requirements_file
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION_LIMIT = 1000  # characters
@@ -176,6 +177,8 @@ def _address(value: str) -> str:
 
 
 def _requirement(value: str) -> str:
+    if is_requirements_file(value):
+        return _inside(value)
     answer = advice(value, Kind.REQUIREMENT)
     if answer:
         raise ValueError(f"{shown(LOGIN.sub('//', value))}: {answer}")

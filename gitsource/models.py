@@ -157,7 +157,8 @@ class FragmentSpec(Model):
 
     requirements: Many[RequirementText] = Field(
         default_factory=list,
-        description="PEP 508 requirements; `name @ ./packages/name` is an in-repo package",
+        description="PEP 508 requirements; `name @ ./packages/name` is an in-repo package, and "
+        "`requirements.txt` a file in the team's folder (its name ends in .txt or .in)",
     )
     constraints: Few[RepoPath] = Field(
         default_factory=list,

@@ -11,14 +11,15 @@ import logging
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from gitsource.constraints import Constraint, constraints_of
 from gitsource.encodings import NotUtf8, decode_text
 from gitsource.projects import Project, Source, read_projects, unread
+from gitsource.requirements_files import Line, requirements_of
 from gitsource.tree import team_of
 from gitsource.typed import ReadFile, read_file
 from gitsource.worktree import LFS_POINTER, is_pointer
@@ -27,6 +28,8 @@ from reconciler.core.reasons import Reason
 from reconciler.isolation import Pool, TooExpensive
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 BATCH_FILES = 64
 BATCH_BYTES = 256 << 10
@@ -68,6 +71,9 @@ class Parser(Protocol):
     def constraints(self, path: str, text: str) -> list[Constraint]:
         """Parse the lines of a constraints file. Raises TooExpensive."""
 
+    def requirements(self, path: str, text: str) -> list[Line]:
+        """Parse the lines of a requirements file. Raises TooExpensive."""
+
     def projects(self, folder: str, given: Sequence[Source]) -> list[Project]:
         """Parse the project files of the packages in a folder."""
 
@@ -95,6 +101,11 @@ class DirectParser:
         """Parse the lines of a constraints file."""
         del path
         return read_constraints(text)[0]
+
+    def requirements(self, path: str, text: str) -> list[Line]:
+        """Parse the lines of a requirements file."""
+        del path
+        return read_requirements(text)[0]
 
     def projects(self, folder: str, given: Sequence[Source]) -> list[Project]:
         """Parse the project files of the packages in a folder."""
@@ -180,15 +191,23 @@ class IsolatedParser:
 
     def constraints(self, path: str, text: str) -> list[Constraint]:
         """Parse the lines of a constraints file."""
+        return self._lines(read_constraints, path, text)
+
+    def requirements(self, path: str, text: str) -> list[Line]:
+        """Parse the lines of a requirements file."""
+        return self._lines(read_requirements, path, text)
+
+    def _lines(self, read: Callable[[str], tuple[list[T], float]], path: str, text: str) -> list[T]:
+        """Return the lines of a file, and count the seconds. Raises TooExpensive."""
         if not self._has_time(path):
             raise TooExpensive(f"{path}: {SPENT.format(team_of(path) or 'the platform')}")
         try:
-            constraints, seconds = self.pool.call(read_constraints, text)
+            lines, seconds = self.pool.call(read, text)
         except TooExpensive as error:
             self._spend(path, self.pool.limits.cpu)
             raise TooExpensive(f"{path}: {error.message}") from error
         self._spend(path, seconds)
-        return constraints
+        return lines
 
     def projects(self, folder: str, given: Sequence[Source]) -> list[Project]:
         """Parse the project files of the packages in a folder.
@@ -286,6 +305,13 @@ def read_constraints(text: str) -> tuple[list[Constraint], float]:
         mistakes += bool(message)
         if not message or mistakes <= MISTAKES:
             lines.append((number, constraint, message))
+    return lines, time.process_time() - begun
+
+
+def read_requirements(text: str) -> tuple[list[Line], float]:
+    """Parse a requirements file; return its lines and the seconds of CPU time."""
+    begun = time.process_time()
+    lines = list(requirements_of(text))
     return lines, time.process_time() - begun
 
 

@@ -25,6 +25,7 @@ from gitsource.models import (
 )
 from gitsource.projects import Project
 from gitsource.requirement_lines import in_repo
+from gitsource.requirements_files import FILES, LINES, Line, LineKind, is_requirements_file
 from gitsource.shared_files import SharedFiles
 from gitsource.siblings import Siblings
 from gitsource.tree import Entry, count_below
@@ -116,6 +117,8 @@ class Merge:
     budget: dict[Measure, ImportLimit] = field(default_factory=dict)
     internal: dict[str, str] = field(default_factory=dict)
     needs: dict[tuple[NeedKind, str], str] = field(default_factory=dict)
+    requirements_files: dict[str, Place] = field(default_factory=dict)
+    """Where each requirements file is named: an item of `requirements`."""
     text_bytes: int = 0
     package_files: int = 0
 
@@ -125,6 +128,8 @@ class Merge:
         If another file is to blame, the message says so: a finding marks its file as broken, and
         the objects of a broken file stay as they were accepted.
         """
+        if place.file in self.requirements_files:
+            place, message = self.requirements_files[place.file], f"{place}: {message}"
         if place.file != self.read.path:
             place, message = self.read.place("spec", "extends"), f"{place}: {message}"
         if len(self.findings) < FINDINGS:
@@ -134,7 +139,11 @@ class Merge:
         """Add the contents of one definition; later ones override env, limits and equal indexes."""
         folder = posixpath.dirname(part.path)
         for i, text in enumerate(spec.requirements):
-            self._requirement(text, folder, part.place("spec", "requirements", i))
+            location = part.place("spec", "requirements", i)
+            if is_requirements_file(text):
+                self._requirements_file(text, folder, location)
+            else:
+                self._requirement(text, folder, location)
         for i, name in enumerate(spec.constraints):
             lines = self._constraints(folder, name, part.place("spec", "constraints", i))
             self.constraints[posixpath.join(folder, name)] = "\n".join(lines)
@@ -154,18 +163,20 @@ class Merge:
             self.dags[posixpath.join(folder, name)] = content
         self.budget.update(_budget(part, spec.checks.importBudget))
 
-    def _requirement(self, text: str, folder: str, place: Place) -> None:
+    def _requirement(self, text: str, folder: str, place: Place, top: str = "") -> None:
+        """Add a requirement; `top` is the folder of the definition if it is not `folder`."""
         own = in_repo(text)
         if own is None:
             self.requirements.append(Requirement(text, place))
             return
         path = own.path
         full = posixpath.normpath(posixpath.join(folder, path))
-        if not full.startswith((f"{folder}/", "shared/")):
+        top = top or folder
+        if not full.startswith((f"{top}/", "shared/")):
             self.wrong(
                 place,
                 Reason.NOT_ALLOWED,
-                f"{path} is outside {folder}/ and shared/; move the package there",
+                f"{path} is outside {top}/ and shared/; move the package there",
             )
             return
         tree = self.shared.tree
@@ -176,6 +187,55 @@ class Merge:
             canonicalize_name(own.name), full, tree.tree_id(full), place
         )
         self.requirements.append(Requirement(own.text, place, package=full))
+
+    def _requirements_file(self, name: str, folder: str, place: Place) -> None:
+        """Add what a requirements file and those that it includes ask for, each file once."""
+        top, waiting = folder, [(posixpath.normpath(posixpath.join(folder, name)), place)]
+        while waiting:
+            path, named_at = waiting.pop()
+            if path in self.requirements_files or not self._is_own(path, top, named_at):
+                continue
+            if len(self.requirements_files) == FILES:
+                most = f"an environment may have {FILES} requirements files; join some of them"
+                self.wrong(named_at, Reason.TOO_LARGE, most)
+                return
+            text = self._text("", path, named_at)
+            self.requirements_files[path] = place
+            try:
+                lines = self.shared.requirements(path, text)
+            except TooExpensive as error:
+                self.wrong(place, error.reason, error.message)
+                continue
+            included = [self._requirements_line(line, path, top) for line in lines]
+            waiting += [file for file in included[::-1] if file is not None]
+
+    def _requirements_line(self, line: Line, path: str, top: str) -> tuple[str, Place] | None:
+        """Add what a line asks for; return the file that it includes, and where, if any."""
+        folder, place = posixpath.dirname(path), Place(path, line.number, 1)
+        full = posixpath.normpath(posixpath.join(folder, line.text))
+        match line.kind:
+            case LineKind.MISTAKE:
+                self.wrong(place, Reason.NOT_ALLOWED, line.text)
+            case LineKind.FILE:
+                return full, place
+            case LineKind.CONSTRAINTS if self._is_own(full, top, place):
+                self.constraints[full] = "\n".join(self._constraints("", full, place))
+            case LineKind.REQUIREMENT if len(self.requirements) < LINES:
+                self._requirement(line.text, folder, place, top)
+            case LineKind.REQUIREMENT:
+                most = f"an environment may have {LINES} requirements; make it smaller"
+                self.wrong(place, Reason.TOO_LARGE, most)
+            case LineKind.CONSTRAINTS:
+                pass  # refused above
+        return None
+
+    def _is_own(self, path: str, top: str, place: Place) -> bool:
+        """Return True if a file is below the definition's folder or shared/, else tell so."""
+        if path.startswith((f"{top}/", "shared/")):
+            return True
+        message = f"{path} is outside {top}/ and shared/; move the file there"
+        self.wrong(place, Reason.NOT_ALLOWED, message)
+        return False
 
     def _check_package(self, path: str, place: Place) -> bool:
         self.package_files += count_below(self.shared.tree, path)

@@ -136,28 +136,38 @@ def without_comment(line: str) -> str:
 # ------------------------------------------------------------------------------ options of pip
 
 
-def _option(text: str, kind: Kind) -> str:
+def option_of(text: str) -> tuple[str, str]:
+    """Return pip's option at the start of a line, in its short form, and its value."""
     if not text.startswith("-"):
-        return ""
+        return "", ""
     option, *rest = re.split(r"[=\s]", text, maxsplit=1)
     value = rest[0] if rest else ""
     if len(option) > 2 and option[1] != "-":  # -rfile
         option, value = text[:2], text[2:]
-    value = value.strip().strip("\"'")
-    explain = OPTIONS.get(LONG.get(option, option))
+    return LONG.get(option, option), value.strip().strip("\"'")
+
+
+def _option(text: str, kind: Kind) -> str:
+    option, value = option_of(text)
+    if not option:
+        return ""
+    explain = OPTIONS.get(option)
     if explain is None:
         return f"options of pip are not supported; write {_noun(kind)}s alone, such as {kind.value}"
     return explain(value, kind)
 
 
 def _of_file(value: str, kind: Kind) -> str:
-    key = "requirements" if kind is Kind.REQUIREMENT else "constraints"
-    name = shown(value) or "that file"
     if kind is Kind.CONSTRAINT:
-        return f"files cannot be included; add {name} to the key `{key}` as well"
-    return (
-        f"files cannot be included here; copy the lines of {name} into `{key}`, one item for each"
-    )
+        name = shown(value) or "that file"
+        return f"files cannot be included; add {name} to the key `constraints` as well"
+    if "://" in value:
+        return (
+            f"save {shown(without_login(value))} as a file in the team's folder, and name it in "
+            f"the key `requirements`"
+        )
+    name = shown(posixpath.basename(value)) or "requirements.txt"
+    return f"name a file of the team's folder without the option: requirements: [{name}]"
 
 
 def _of_constraint(value: str, _kind: Kind) -> str:

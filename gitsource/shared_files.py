@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from gitsource import projects
 from gitsource.constraints import Constraint
 from gitsource.objects import virtual_environment_in, wrong_content, wrong_entry
 from gitsource.parsers import Parser
 from gitsource.projects import Project
+from gitsource.requirements_files import Line
 from gitsource.tree import Entry, Tree, below
 from reconciler.core.reasons import Reason
 from reconciler.isolation import TooExpensive
 
 PACKAGE_FILES = 20_000  # files of one in-repo package
 
+T = TypeVar("T")
 Mistake = tuple[Reason, str]
 
 
 @dataclass(slots=True)
 class SharedFiles:
-    """Constraints, project files and packages of one revision, by path; lives as long as a read."""
+    """Named files, project files and packages of one revision, by path; lives as long as a read."""
 
     tree: Tree
     parser: Parser
     package_bytes: int = 64 << 20
     _constraints: dict[str, list[Constraint] | TooExpensive] = field(default_factory=dict)
+    _requirements: dict[str, list[Line] | TooExpensive] = field(default_factory=dict)
     _projects: dict[str, list[Project]] = field(default_factory=dict)
     _fingerprints: dict[str, str] = field(default_factory=dict)
     _packages: dict[str, Mistake | None] = field(default_factory=dict)
@@ -33,15 +38,11 @@ class SharedFiles:
 
     def constraints(self, path: str, text: str) -> list[Constraint]:
         """Return the lines of a constraints file. Raises TooExpensive, each time it is named."""
-        if path not in self._constraints:
-            try:
-                self._constraints[path] = self.parser.constraints(path, text)
-            except TooExpensive as error:
-                self._constraints[path] = error
-        lines = self._constraints[path]
-        if isinstance(lines, TooExpensive):
-            raise lines
-        return lines
+        return _once(self._constraints, self.parser.constraints, path, text)
+
+    def requirements(self, path: str, text: str) -> list[Line]:
+        """Return the lines of a requirements file. Raises TooExpensive, each time it is named."""
+        return _once(self._requirements, self.parser.requirements, path, text)
 
     def projects(self, folder: str) -> list[Project]:
         """Return the packages directly in a folder, as their project files state them."""
@@ -88,3 +89,21 @@ class SharedFiles:
             most = f"{self.package_bytes >> 20} MiB"
             return Reason.TOO_LARGE, f"{path} is larger than {most}; store data somewhere else"
         return next(filter(None, map(self.mistake_of, files)), None)
+
+
+def _once(
+    kept: dict[str, list[T] | TooExpensive],
+    parse: Callable[[str, str], list[T]],
+    path: str,
+    text: str,
+) -> list[T]:
+    """Return the lines of a file, which is parsed once. Raises TooExpensive, each time."""
+    if path not in kept:
+        try:
+            kept[path] = parse(path, text)
+        except TooExpensive as error:
+            kept[path] = error
+    lines = kept[path]
+    if isinstance(lines, TooExpensive):
+        raise lines
+    return lines

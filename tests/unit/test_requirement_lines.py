@@ -12,9 +12,10 @@ from packaging.requirements import Requirement
 from gitsource.requirement_lines import InRepo, Kind, advice, in_repo
 
 OPTIONS = [
-    ("-r base.txt", "copy the lines of base.txt into `requirements`"),
-    ("-rbase.txt", "copy the lines of base.txt"),
-    ("--requirement=base.txt", "copy the lines of base.txt"),
+    ("-r base.txt", "without the option: requirements: [base.txt]"),
+    ("-rbase.txt", "requirements: [base.txt]"),
+    ("--requirement=base.txt", "requirements: [base.txt]"),
+    ("-r https://me:pw@h.example/r.txt", "save https://h.example/r.txt as a file"),
     ("-c ../limits.txt", "constraints: [limits.txt]"),
     ("-c https://me:pw@h.example/c.txt", "save what else you need of https://h.example/c.txt as"),
     ("-i https://me:pw@h.example/simple", "indexes: [{name: corp, url: https://h.example/simple,"),
