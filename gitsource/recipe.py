@@ -24,7 +24,7 @@ from gitsource.models import (
     IndexModel,
 )
 from gitsource.projects import Project
-from gitsource.requirement_lines import in_repo
+from gitsource.requirement_lines import in_repo, name_of
 from gitsource.requirements_files import FILES, LINES, Line, LineKind, is_requirements_file
 from gitsource.shared_files import SharedFiles
 from gitsource.siblings import Siblings
@@ -119,6 +119,7 @@ class Merge:
     needs: dict[tuple[NeedKind, str], str] = field(default_factory=dict)
     requirements_files: dict[str, Place] = field(default_factory=dict)
     """Where each requirements file is named: an item of `requirements`."""
+    hashes: dict[str, set[str]] = field(default_factory=dict)
     text_bytes: int = 0
     package_files: int = 0
 
@@ -222,6 +223,8 @@ class Merge:
                 self.constraints[full] = "\n".join(self._constraints("", full, place))
             case LineKind.REQUIREMENT if len(self.requirements) < LINES:
                 self._requirement(line.text, folder, place, top)
+                if line.hashes:
+                    self.hashes.setdefault(name_of(line.text), set()).update(line.hashes)
             case LineKind.REQUIREMENT:
                 most = f"an environment may have {LINES} requirements; make it smaller"
                 self.wrong(place, Reason.TOO_LARGE, most)
@@ -382,6 +385,7 @@ class Merge:
             build_constraints=tuple(dict.fromkeys(self.build_constraints)),
             build_env=tuple(sorted(self.build_env.items())),
             internal=tuple(sorted(self.internal.items())),
+            hashes=tuple(sorted((name, tuple(sorted(h))) for name, h in self.hashes.items())),
         )
         return Recipe(
             **{
@@ -400,7 +404,7 @@ def recipe_digest(recipe: Recipe) -> str:
     del document["digest"], document["checks"]["budget"], document["internal"]
     if not document["checks"]["exclude"]:  # so that a default changes nothing
         del document["checks"]["exclude"]
-    for key in ("build_constraints", "build_env"):
+    for key in ("build_constraints", "build_env", "hashes"):
         if not document[key]:
             del document[key]
     for package in document["packages"]:

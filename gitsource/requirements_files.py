@@ -1,7 +1,8 @@
 """Requirements files: their lines as pip reads them.
 
 A file may hold what `requirements` may hold, include other files with -r, and name files of
-constraints with -c. Everything else is a mistake that says what to write instead.
+constraints with -c. A requirement of one version may list with --hash the files that it may be.
+Everything else is a mistake that says what to write instead.
 """
 
 from __future__ import annotations
@@ -11,9 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from gitsource.requirement_lines import Kind, advice, option_of, without_comment
+from packaging.requirements import Requirement
+
+from gitsource.requirement_lines import Kind, advice, in_repo, option_of, without_comment
 
 FILE = re.compile(r"[A-Za-z0-9_./-]+\.(?:txt|in)")
+HASHES = re.compile(r"(?: --hash[= ]sha256:[0-9a-f]{64})+")
+HASH = re.compile(r"sha256:([0-9a-f]{64})")
+HASHED = "write hashes as name==version --hash=sha256:DIGEST, each with its 64 digits"
 LINES = 1000  # requirements, and files, of one file
 FILES = 50  # of one environment
 MISTAKES = 20  # of one file that are returned
@@ -33,12 +39,13 @@ class Line:
     """Line of a requirements file, without its comment.
 
     `text` is a requirement, the path of a file, or what to write instead; `number` is that of the
-    first line if several are joined.
+    first line if several are joined. `hashes` are the SHA-256 of the files that it may be.
     """
 
     number: int
     kind: LineKind
     text: str
+    hashes: tuple[str, ...] = ()
 
 
 def is_requirements_file(item: str) -> bool:
@@ -88,7 +95,19 @@ def _line(number: int, item: str) -> Line:
     kind = {"-r": LineKind.FILE, "-c": LineKind.CONSTRAINTS}.get(option)
     if kind is not None and "://" not in value and is_requirements_file(value):
         return Line(number, kind, value)
-    answer = advice(item, Kind.REQUIREMENT)
+    begin = item.find(" --hash")
+    requirement, options = (item[:begin].strip(), item[begin:]) if begin > 0 else (item, "")
+    answer = advice(requirement, Kind.REQUIREMENT)
+    if not answer and options and not _is_hashed(requirement, options):
+        answer = HASHED
     if answer:
         return Line(number, LineKind.MISTAKE, answer)
-    return Line(number, LineKind.REQUIREMENT, item)
+    return Line(number, LineKind.REQUIREMENT, requirement, tuple(HASH.findall(options)))
+
+
+def _is_hashed(requirement: str, options: str) -> bool:
+    """Return True if the options are hashes, and the requirement leaves one version to choose."""
+    if in_repo(requirement) is not None or not HASHES.fullmatch(f" {' '.join(options.split())}"):
+        return False
+    versions = Requirement(requirement).specifier
+    return any(v.operator in ("==", "===") and not v.version.endswith(".*") for v in versions)

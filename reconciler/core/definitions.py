@@ -173,6 +173,7 @@ class Recipe:
     build_constraints: tuple[str, ...] = ()  # PEP 508, for what building wheels needs
     build_env: tuple[tuple[str, str], ...] = ()  # variables of build backends
     internal: tuple[tuple[str, str], ...] = ()  # (name, repo path), not listed
+    hashes: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (name, SHA-256 of the files it may be)
 
     def allowing(self, *names: str) -> str:
         """Return the line of a definition that lets these be built from source as well."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 import tracemalloc
 from collections.abc import Iterator
@@ -68,6 +69,17 @@ def test_a_version_that_cannot_be_read_does_not_stop_resolving(tmp_path: Path) -
     with Bench(tmp_path, {"strange": "unknown-dirty"}) as bench:
         make_wheel(bench.public.folder, "alpha")
         assert bench.names(bench.recipe("alpha")) == (("alpha", "1.0"),)
+
+
+def test_only_a_file_that_the_hashes_list_is_locked(bench: Bench) -> None:
+    wheel = make_wheel(bench.public.folder, "alpha", "1.0")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    lock = bench.lock(bench.recipe("alpha==1.0", hashes=(("alpha", ("0" * 64, digest)),)))
+    assert digest in lock
+    error = refused(bench, "acme-core", "alpha==1.0", hashes=(("alpha", ("0" * 64,)),))
+    assert error.reason == Reason.HASH_MISMATCH
+    assert error.place == Place(FILE, 8)
+    assert f"has sha256:{digest}" in error.message
 
 
 @pytest.mark.parametrize(

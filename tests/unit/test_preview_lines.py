@@ -63,6 +63,12 @@ CHANGES = [
         Recipe("", build_constraints=("setuptools<80",)),
         "+ build requirement setuptools<80",
     ),
+    (
+        "hashes",
+        Recipe(""),
+        Recipe("", hashes=(("a", ("1" * 64,)),)),
+        "+ a with the hash sha256:111111111111",
+    ),
     ("build_env", Recipe(""), Recipe("", build_env=(("CFLAGS", "-O0"),)), "+ build env CFLAGS=-O0"),
     ("checks", Recipe(""), Recipe("", checks=Checks(imports=("a",))), "+ check that a imports"),
     ("checks", Recipe(""), Recipe("", checks=Checks(exclude=("a.*",))), "+ check without a.*"),

@@ -108,13 +108,30 @@ def test_the_digest_covers_what_a_file_says_and_not_its_comments(team: Path) -> 
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_hashes_are_part_of_the_recipe(team: Path) -> None:
+    """As pip-compile writes them, over several lines."""
+    one, two = "1" * 64, "2" * 64
+    lines = f"humanize==4.9.0 \\\n    --hash=sha256:{two} \\\n    --hash sha256:{one}\n    # via\n"
+    (team / "requirements.txt").write_text(lines)
+    hashed = recipe(team)
+    assert [r.text for r in hashed.requirements] == ["humanize==4.9.0"]
+    assert hashed.hashes == (("humanize", (one, two)),)
+    (team / "requirements.txt").write_text("humanize==4.9.0\n")
+    assert recipe(team).digest != hashed.digest
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("-e ./packages/etl", "write an in-repo package as `etl @ ./packages/etl`"),
         ("git+https://h.example/etl.git", "commit its source and write `etl @ ./packages/etl`"),
         ("-i https://h.example/simple", "describe the index in the key `indexes`"),
-        ("etl==1 --hash=sha256:aa", "write etl==1 alone; the lock records the hash"),
+        ("etl==1 --hash=sha256:aa", "write hashes as name==version --hash=sha256:DIGEST"),
+        (f"etl --hash=sha256:{'0' * 64}", "write hashes as name==version"),
+        (f"etl==1.* --hash=sha256:{'0' * 64}", "write hashes as name==version"),
+        (f"etl==1 --hash=md5:{'0' * 32}", "write hashes as name==version"),
+        (f"etl @ ./etl --hash=sha256:{'0' * 64}", "write hashes as name==version"),
+        (f"etl==1 --hash=sha256:{'0' * 64} --pre", "write hashes as name==version"),
         ("-r https://h.example/r.txt", "save https://h.example/r.txt as a file"),
         ("-r ../blue/base.txt", "teams/blue/base.txt is outside teams/red/ and shared/"),
         ("-r /etc/base.txt", "/etc/base.txt is outside teams/red/ and shared/"),

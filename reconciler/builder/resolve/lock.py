@@ -17,7 +17,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from reconciler.builder.build_job import BuildJob
 from reconciler.builder.index.proxy import Indexes
 from reconciler.builder.local_disk import disk_full, ran_out_of_disk
-from reconciler.builder.resolve.choice import Wheel
+from reconciler.builder.resolve.choice import Wheel, locked
 from reconciler.builder.resolve.diagnose import Diagnosis
 from reconciler.builder.resolve.in_repo_wheels import InRepoWheel, refuse_missing_extras
 from reconciler.builder.resolve.pylock import LockedPackage, read_lock
@@ -49,8 +49,8 @@ def make_lock(
 ) -> Lock:
     """Resolve a recipe for a runtime.
 
-    Raises Stalled (ResolutionConflict, NotFound, SourceBuildRefused, ResolveTimeout, …) with the
-    place of the requirement to blame, or Retryable (IndexUnreachable).
+    Raises Stalled (ResolutionConflict, NotFound, HashMismatch, ResolveTimeout, …) with the place of
+    the requirement to blame, or Retryable (IndexUnreachable).
     """
     refuse_replacing(recipe.packages, runtime)
     refuse_missing_extras(recipe, wheels)
@@ -85,6 +85,7 @@ def make_lock(
     text = _finish(lock, wheels, indexes)
     packages = read_lock(job.team, text)
     refuse_addresses(packages, recipe)
+    refuse_other_files(packages, recipe, runtime)
     return Lock(text, packages_of(packages))
 
 
@@ -118,6 +119,27 @@ def refuse_addresses(packages: Sequence[LockedPackage], recipe: Recipe) -> None:
                 f"{package.name} would come from an address ({kind} in the lock), not from an "
                 f"index or this repo, as something depends on `{package.name} @ …`; write "
                 f"{package.name}>=version there, or add it to the repo's packages",
+                place_of(package.name, recipe),
+            )
+
+
+def refuse_other_files(packages: Sequence[LockedPackage], recipe: Recipe, runtime: Runtime) -> None:
+    """Raise Stalled("HashMismatch") for a file that a requirement's hashes do not list."""
+    hashes = dict(recipe.hashes)
+    for package in packages:
+        listed = hashes.get(package.key)
+        if listed is None:
+            continue
+        wheel = locked(package, runtime.tags)
+        sdist = package.sdist.hashes.sha256 if package.sdist is not None else ""
+        digest = wheel.sha256 if wheel is not None else sdist
+        if digest not in listed:
+            name = wheel.filename if wheel is not None else f"the sdist of {package.name}"
+            raise Stalled(
+                Reason.HASH_MISMATCH,
+                f"{name} has sha256:{digest}, which is none of the hashes of {package.name} in the "
+                f"requirements; if the file is the right one, write the file's hashes anew, as "
+                f"with `uv pip compile --generate-hashes`",
                 place_of(package.name, recipe),
             )
 

@@ -232,6 +232,11 @@ def _asked(recipe: Recipe) -> dict[str, None]:
     ]
     lines += [f"env {key}={value}" for key, value in recipe.env]
     lines += [f"source build of {name}" for name in recipe.source_builds]
+    lines += [
+        f"{name} with the hash sha256:{digest[:12]}"
+        for name, digests in recipe.hashes
+        for digest in digests
+    ]
     lines += [f"build requirement {line}" for line in recipe.build_constraints]
     lines += [f"build env {key}={value}" for key, value in recipe.build_env]
     lines += [_index_line(index) for index in recipe.indexes]
