@@ -14,9 +14,10 @@ from collections.abc import Sequence
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; expected errors are printed on stderr."""
     from reconciler.cli.app import app
+    from reconciler.cli.global_options import with_global_options_first
 
     try:
-        app(None if arguments is None else list(arguments))
+        app(with_global_options_first(sys.argv[1:] if arguments is None else arguments))
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except Exception as error:
