@@ -81,7 +81,7 @@ def logout(url: SomeServer = "") -> None:
     named = url or os.environ.get(credentials.SERVER, "") or kept.current
     address = credentials.server_url(named) if named else ""
     if address not in kept.servers:
-        warn(f"there is no login for {address}" if address else "there is no login")
+        warn(f"there is no login for {address}" if address else "not logged in")
         raise typer.Exit(Exit.WRONG)
     others = {one: login for one, login in kept.servers.items() if one != address}
     current = "" if kept.current == address else kept.current

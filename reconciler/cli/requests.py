@@ -135,7 +135,7 @@ def refresh(
 
 
 def confirm_prune(wait: Wait = False, timeout: Timeout = WAIT) -> None:
-    """Confirm that the newest revision loses most definitions; exit 1 if none is held back."""
+    """Accept a revision that is held because it removes most objects; exit 1 if none is held."""
 
     def held(status: contract.Status) -> str:
         if status.held is None:

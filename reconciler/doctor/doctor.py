@@ -45,7 +45,7 @@ def diagnose(
         repo.remember()
         findings += examine(_objects(settings, repo.known, wanted), ended)
         if not repo.known.instances:
-            message = "no instance is known, so none is looked at"
+            message = "no instance is defined yet, so there is nothing to check"
             mend = "define one in the environments repo; `groundcrew init DIR` shows how"
             findings.append(off(Check.AIRFLOW, "instances", message, mend))
     order = list(Check)

@@ -113,6 +113,29 @@ def test_a_fragment_is_blamed_in_all_that_use_it(repo: Repo, tmp_path: Path) -> 
     assert {n: c.revision for n, c in definitions.commits.items()} == {"one": shared, "two": shared}
 
 
+def test_a_requirements_file_is_read_again_when_it_changes(repo: Repo, tmp_path: Path) -> None:
+    """As a bot commits it: the definition stays as it is, and a file that it includes is added."""
+    named = ENVIRONMENT.replace("[humanize]", "[requirements.txt]")
+    repo.write("teams/red/one.yaml", named)
+    repo.write("teams/red/requirements.txt", "humanize==4.8\n-r base.txt\n")
+    repo.commit()
+    daemon = source(tmp_path, str(repo.path))
+    before = daemon.poll()
+    assert before is not None
+    assert ["base.txt is not in the repo" in f.message for f in before.findings] == [True]
+    repo.write("teams/red/base.txt", "tabulate\n")
+    bot = repo.commit()
+    repo.write("README.md", "words\n")
+    repo.commit()
+    after = daemon.poll()
+    assert after is not None
+    assert after.findings == ()
+    recipe = after.environments["one"].recipe
+    assert [r.text for r in recipe.requirements] == ["humanize==4.8", "tabulate"]
+    assert recipe == validate(repo.path)[0].environments["one"].recipe
+    assert {name: commit.revision for name, commit in after.commits.items()} == {"one": bot}
+
+
 def test_one_commit_and_very_many_are_not_told_apart(
     repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
