@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from reconciler.api import contract, openapi
 from reconciler.api.auth import People
+from reconciler.api.build_lookup import LOCK, SBOM, document_response, requested_build
 from reconciler.api.documents import (
     Document,
     build_document,
@@ -27,7 +28,7 @@ from reconciler.api.documents import (
     runtimes_document,
     status_document,
 )
-from reconciler.api.operations import LOG_OFFSET, OPERATIONS, ROOT, TEXT, TOML, Operation
+from reconciler.api.operations import JSON, LOG_OFFSET, OPERATIONS, ROOT, TEXT, TOML, Operation
 from reconciler.api.request_queue import Asking
 from reconciler.api.search import builds_that, environments_that, events_that, instances_that, users
 from reconciler.api.share_reader import ShareReader
@@ -165,7 +166,7 @@ class Handlers:
     def build(self, request: Request, query: contract.NoQuery) -> Response:
         """Return one build."""
         del query
-        build = self._found(request)
+        build = requested_build(self._view, request)
         document: Document = {
             **build_document(build),
             "instances": [i.name for i in users(build, self._view.now())],
@@ -174,7 +175,7 @@ class Handlers:
 
     def log(self, request: Request, query: contract.LogQuery) -> Response:
         """Return a build's log."""
-        build = self._found(request)
+        build = requested_build(self._view, request)
         if query.offset is not None:
             return self._log_since(build, query.offset)
         first = self._shelf.log_begin(build, query.tail)
@@ -194,35 +195,23 @@ class Handlers:
     def lock(self, request: Request, query: contract.NoQuery) -> Response:
         """Return a build's lock."""
         del query
-        return self._document(request, "pylock.toml", TOML)
+        build = requested_build(self._view, request)
+        return document_response(self._shelf, build, LOCK, TOML)
 
     def sbom(self, request: Request, query: contract.NoQuery) -> Response:
         """Return a build's SBOM."""
         del query
-        return self._document(request, "sbom.cdx.json", "application/json")
+        build = requested_build(self._view, request)
+        return document_response(self._shelf, build, SBOM, JSON)
 
     def files(self, request: Request, query: contract.FilesQuery) -> Response:
         """Return files of a build."""
-        build = self._found(request)
+        build = requested_build(self._view, request)
         try:
             listed = self._shelf.files(build, query.package, query.offset, query.limit)
         except Absent as error:
             raise HTTPException(404, str(error)) from error
         return JSONResponse(files_document(query.package, listed))
-
-    def _document(self, request: Request, name: str, media_type: str) -> Response:
-        build = self._found(request)
-        data = self._shelf.document(build, name)
-        if data is None:
-            raise HTTPException(404, f"build {build.key} is {build.phase} and has no {name}")
-        return Response(data, media_type=media_type)
-
-    def _found(self, request: Request) -> BuildRecord:
-        key = request.path_params["key"]
-        build = self._view.now().builds.get(key)
-        if build is None:
-            raise HTTPException(404, f"no build {key[:64]}; give the key or id of one in status")
-        return build
 
     # ------------------------------------------------------------------------------- operating
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import threading
 import time
 import tracemalloc
@@ -69,6 +70,23 @@ def test_what_there_is_not_is_answered_404_in_words(path: str, http: httpx.Clien
     assert "<script>alert" not in answer.text
     assert len(answer.text) < 10_000
     assert ">Not Found</p>" not in answer.text, "a sentence"
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/builds/none/lock", "There is no build none; "),
+        ("/builds/none/files", "There is no build none; "),
+        (f"/builds/{builds(8)[0].key}/lock", "and has no pylock.toml."),
+        (f"/builds/{builds(8)[0].key}/sbom", "and has no sbom.cdx.json."),
+    ],
+)
+def test_api_and_pages_give_the_same_message(path: str, message: str, http: httpx.Client) -> None:
+    """A build or document that does not exist is reported in one wording."""
+    page, api = http.get(path), http.get(f"/api/v1{path}")
+    assert (page.status_code, api.status_code) == (404, 404)
+    assert message in api.json()["message"]
+    assert api.json()["message"] in html.unescape(page.text)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from reconciler.api.auth import Person
+from reconciler.api.build_lookup import LOCK, SBOM, document_response, requested_build
 from reconciler.api.pages import stages, view_models
 from reconciler.api.pages.comparison import compare
 from reconciler.api.pages.parameters import page_number
@@ -49,7 +50,7 @@ class BuildPages:
 
     def build(self, request: Request, person: Person) -> Response:
         """Show one build."""
-        build = self.found(request)
+        build = requested_build(self._view, request)
         trouble, contents, log = "", Contents(), None
         try:
             log = self._shelf.log(build, -LOG_SHOWN, LOG_SHOWN)
@@ -82,7 +83,7 @@ class BuildPages:
     def log(self, request: Request, person: Person) -> Response:
         """Return the whole log."""
         del person
-        build = self.found(request)
+        build = requested_build(self._view, request)
         first = self._shelf.log_begin(build)
         if first is None:
             raise HTTPException(404, self._shelf.no_log(build))
@@ -91,16 +92,18 @@ class BuildPages:
     def lock(self, request: Request, person: Person) -> Response:
         """Return the lock."""
         del person
-        return self._document(request, "pylock.toml", "text/plain")
+        build = requested_build(self._view, request)
+        return document_response(self._shelf, build, LOCK, "text/plain")
 
     def sbom(self, request: Request, person: Person) -> Response:
         """Return the SBOM."""
         del person
-        return self._document(request, "sbom.cdx.json", "application/json")
+        build = requested_build(self._view, request)
+        return document_response(self._shelf, build, SBOM, "application/json")
 
     def files(self, request: Request, person: Person) -> Response:
         """Show the files of a build's package, or the definition's own files."""
-        build, package = self.found(request), request.query_params.get("package")
+        build, package = requested_build(self._view, request), request.query_params.get("package")
         begin = (page_number(request) - 1) * FILES
         try:
             listed = self._shelf.files(build, package, begin, FILES)
@@ -116,21 +119,6 @@ class BuildPages:
             begin=begin,
             turned=view_models.files(package, begin // FILES + 1, listed.total, FILES),
         )
-
-    def _document(self, request: Request, name: str, kind: str) -> Response:
-        build = self.found(request)
-        data = self._shelf.document(build, name)
-        if data is None:
-            raise HTTPException(404, f"Build {build.key} is {build.phase} and has no {name}.")
-        return Response(data, media_type=kind)
-
-    def found(self, request: Request) -> BuildRecord:
-        """Return the build in the path. Raises HTTPException."""
-        key = request.path_params["key"]
-        build = self._view.now().builds.get(key)
-        if build is None:
-            raise HTTPException(404, f"There is no build {key[:64]}.")
-        return build
 
     def compare(self, request: Request, person: Person) -> Response:
         """Show the differences between two builds, or between the builds of two instances."""

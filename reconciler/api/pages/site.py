@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from reconciler.api.auth import People, Person
+from reconciler.api.build_lookup import requested_build
 from reconciler.api.contract import ObjectQuery
 from reconciler.api.pages import history, phrases, view_models
 from reconciler.api.pages.build_pages import BuildPages
@@ -274,7 +275,7 @@ class Pages:
         """Stream what is added to a build's log."""
         await run_in_threadpool(self._people.reader, request)
         self._streams.room()
-        build = await run_in_threadpool(self._builds.found, request)
+        build = await run_in_threadpool(requested_build, self._view, request)
         last = request.headers.get("last-event-id", request.query_params.get("from", "0"))
 
         def ended() -> bool:
