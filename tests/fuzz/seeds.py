@@ -87,6 +87,10 @@ def seeds() -> dict[str, list[bytes]]:
             b"\2" + FRAGMENT.encode(),
         ],
         "constraints": [b"pandas<3\nnumpy==2.0.1 ; python_version < '3.12'  # why\n-r other\n"],
+        "requirements": [
+            b"# why\npandas<3 ; python_version < '3.12'\n-r base.txt\n-c limits.txt\n-e ./acme\n",
+            b"acme==1 \\\n    --hash=sha256:" + b"0" * 64 + b"\n    # via -r base.in\n",
+        ],
         "index_page": [b"\0" + HTML.encode(), b"\xff" + json.dumps(PAGE).encode()],
         "wheel": [_made(_wheel)],
         "pack": [_made(partial(_pack, hot)) for hot in (None, {"lib/acme.py"})],

@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from packaging.requirements import Requirement
 from starlette.requests import Request
 
 from gitsource.assemble import assemble
 from gitsource.constraints import constraints_of
+from gitsource.requirement_lines import in_repo
+from gitsource.requirements_files import LineKind, is_requirements_file, requirements_of
 from gitsource.tree import Entry
 from gitsource.worktree import is_pointer
 from reconciler.api.hooks import Hooks
@@ -94,6 +97,18 @@ def constraints(data: bytes) -> None:
         assert bool(constraint) is not bool(wrong)
         assert "\n" not in constraint
         assert constraint.isprintable()
+
+
+def requirements(data: bytes) -> None:
+    """Read a requirements file: what is no mistake is one requirement, or the path of a file."""
+    for line in requirements_of(data.decode(errors="replace")):
+        assert line.text
+        assert "\n" not in line.text
+        if line.kind is LineKind.REQUIREMENT and in_repo(line.text) is None:
+            assert Requirement(line.text).url is None
+        elif line.kind in (LineKind.FILE, LineKind.CONSTRAINTS):
+            assert is_requirements_file(line.text)
+        assert not line.hashes or line.kind is LineKind.REQUIREMENT
 
 
 def index_page(data: bytes) -> None:
@@ -235,6 +250,7 @@ def report(data: bytes) -> None:
 TARGETS: dict[str, Target] = {
     "definitions": definitions,
     "constraints": constraints,
+    "requirements": requirements,
     "index_page": index_page,
     "wheel": wheel,
     "pack": pack,
