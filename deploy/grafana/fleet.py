@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
+from grafana_foundation_sdk.builders.dashboard import Dashboard, Row, TextBoxVariable
 
-from deploy.grafana.panels import JOB, bars, choice, dashboard, graph, number, rows
+from deploy.grafana.panels import JOB, activations, bars, choice, dashboard, graph, number, rows
 
 MINE = f'{JOB}, team=~"$team"'
 INFO = f"groundcrew_instance_info{{{MINE}}}"
@@ -25,6 +25,8 @@ def fleet() -> Dashboard:
             "team", "Team", f"label_values(groundcrew_instance_info{{{JOB}}}, team)", several=True
         )
     )
+    target = TextBoxVariable("target").label("Target of commit to active, in seconds")
+    board = activations(board.with_variable(target.default_value("900")), MINE)
     for part in (_now, _problems, _flow, _costs):
         board = part(board)
     return board
@@ -149,11 +151,12 @@ def _costs(found: Dashboard) -> Dashboard:
     found = found.with_panel(
         graph(
             "From a seen commit to active",
-            "Of the day before: what teams feel.",
+            "Of the day before: what teams feel. The target is set at the top of the dashboard.",
             {
                 "half": "histogram_quantile(0.5, sum by (le) "
                 f"(rate(groundcrew_commit_to_active_seconds_bucket{{{JOB}}}[1d])))",
                 "95 of 100": f"job:groundcrew_commit_to_active_seconds:p95_1d{{{JOB}}}",
+                "target": f"max(groundcrew_leader{{{JOB}}}) * 0 + $target",
             },
             unit="s",
         )

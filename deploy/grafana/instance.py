@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 
-from deploy.grafana.panels import JOB, bars, choice, dashboard, graph, number, rows, timeline, word
+from deploy.grafana.panels import (
+    JOB,
+    activations,
+    bars,
+    choice,
+    dashboard,
+    graph,
+    number,
+    rows,
+    timeline,
+    word,
+)
 
 MINE = f'{JOB}, instance="$instance"'
 ENVIRONMENT = f'{JOB}, environment="$environment"'
@@ -21,7 +32,7 @@ def instance() -> Dashboard:
     ).with_variable(
         choice("environment", "Environment", f"label_values({INFO}, environment)"),
     )
-    return _history(_now(board))
+    return _history(_now(activations(board, MINE)))
 
 
 def _now(found: Dashboard) -> Dashboard:

@@ -149,6 +149,31 @@ def rows(
 # --------------------------------------------------------------------------------- dashboards
 
 
+def activations(board: build.Dashboard, labels: str) -> build.Dashboard:
+    """Mark on all graphs when an instance changed to another build, and when one was rolled back.
+
+    A mark is a state that was not there one step earlier. The instance has to be there in both, so
+    that a restarted daemon makes no marks; counters would miss the first rollback of an instance.
+    """
+    marks = (
+        ("Build activated", "blue", "build", f"groundcrew_instance_info{{{labels}}}"),
+        (
+            "Rolled back",
+            "red",
+            "phase",
+            f'groundcrew_instance_phase{{{labels}, phase="RolledBack"}}',
+        ),
+    )
+    known = f"max by (instance) (groundcrew_instance_info{{{labels}}} offset $__interval)"
+    for name, color, label, series in marks:
+        now = f"max by (instance, {label}) ({series})"
+        before = f"max by (instance, {label}) ({series} offset $__interval)"
+        annotation = build.AnnotationQuery().name(name).datasource(SOURCE).icon_color(color)
+        expression = f"({now} unless {before}) and on (instance) {known}"
+        board = board.annotation(annotation.enable(True).expr(expression))
+    return board
+
+
 def dashboard(uid: str, title: str, words: str) -> build.Dashboard:
     """Return an empty dashboard with variables for data source and job."""
     board = build.Dashboard(title).uid(uid).description(words).tags(["groundcrew"]).readonly()

@@ -60,6 +60,21 @@ def test_a_panel_can_be_found_and_understood(document: dict[str, Any]) -> None:
             assert 'job="$job", namespace=~"$namespace"' in target["expr"], panel["title"]
 
 
+def test_graphs_are_marked_where_a_build_changes() -> None:
+    """Both dashboards with instances mark activations and rollbacks of what they show."""
+    chosen = {"groundcrew-fleet": 'team=~"$team"', "groundcrew-instance": 'instance="$instance"'}
+    for document in documents():
+        marks = {m["name"]: m for m in document["annotations"].get("list") or []}
+        if document["uid"] not in chosen:
+            assert not marks
+            continue
+        assert sorted(marks) == ["Build activated", "Rolled back"]
+        for mark in marks.values():
+            assert mark["enable"]
+            assert mark["datasource"]["uid"] == "${datasource}"
+            assert mark["expr"].count(chosen[document["uid"]]) == 3
+
+
 def test_colours_tell_when_something_is_wrong() -> None:
     """No leader is red, as are two; one is green; a share turns orange and then red as it fills."""
     panels = {p["title"]: p for document in documents() for p in document["panels"]}

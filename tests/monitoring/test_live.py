@@ -20,22 +20,27 @@ from tests.monitoring.conftest import SECOND, Scene, commit
 
 pytestmark = pytest.mark.slow  # the scene needs more than a minute
 GRAFANA = Path(__file__).resolve().parents[2] / "deploy" / "grafana"
+LOOKED_BACK, STEP = 600, 2  # seconds of a graph
 CHOICES = {
     "$job": "groundcrew",
     "$namespace": NAMESPACE,
     "$team": ".*",
     "$environment": ENVIRONMENT,
     "$__rate_interval": "5m",
+    "$__interval": f"{STEP}s",
+    "$target": "900",
     "$__range": "1h",
 }
-LOOKED_BACK, STEP = 600, 2  # seconds of a graph
 
 
 def expressions() -> list[tuple[str, str, bool]]:
-    """Return (dashboard/panel/legend, expression, instant) of all queries of all dashboards."""
+    """Return (dashboard/panel/legend, expression, instant) of all queries and annotations."""
     queries = []
     for path in sorted(GRAFANA.glob("*.json")):
-        for panel in json.loads(path.read_text())["panels"]:
+        document = json.loads(path.read_text())
+        marks = document["annotations"].get("list") or []
+        queries += [(f"{path.stem}/{mark['name']}", mark["expr"], False) for mark in marks]
+        for panel in document["panels"]:
             for target in panel.get("targets", []):
                 name = f"{path.stem}/{panel['title']}/{target['refId']}"
                 queries.append((name, target["expr"], bool(target.get("instant"))))
