@@ -250,3 +250,9 @@ def commit_url_of(git_url: str, forge: str = "") -> str:
     if forge == "github" or "github" in host:
         return f"{page}/commit/{{revision}}"
     return ""
+
+
+def file_url_of(git_url: str, forge: str = "") -> str:
+    """Return the URL of a file's page, with {revision}, {path} and {line}, or "" if unknown."""
+    project, commit, _ = commit_url_of(git_url, forge).partition("/commit/{revision}")
+    return f"{project}/blob/{{revision}}/{{path}}#L{{line}}" if commit else ""

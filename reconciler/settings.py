@@ -383,6 +383,11 @@ class NotifySettings(Section):
     commit_url: str = Field(
         "", description="URL of a commit's page, with {revision}; empty: derived from git.url"
     )
+    file_url: str = Field(
+        "",
+        description="https URL of a file's page, with {revision}, {path} and {line}; empty: "
+        "derived from git.url",
+    )
 
     @model_validator(mode="after")
     def _names(self) -> NotifySettings:

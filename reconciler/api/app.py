@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from reconciler.api.auth import People
 from reconciler.api.error_handlers import Refusing
 from reconciler.api.hooks import Hooks
+from reconciler.api.pages.render import Renderer
 from reconciler.api.pages.site import Pages
 from reconciler.api.request_queue import Asking
 from reconciler.api.share_reader import ShareReader
@@ -60,7 +61,8 @@ class Deps:
     `cycle_age` returns the seconds since the daemon's last cycle ended; `not_ready` returns why the
     daemon is not ready yet, "" if it is; `poll` makes it poll the repo at once, `wake` makes it
     read the requests; `log_of` returns the path of a build's log by its key; `commit_url` is the
-    URL of a commit's page, with {revision}.
+    URL of a commit's page, with {revision}; `file_url` that of a file's, also with {path} and
+    {line}.
     """
 
     registry: CollectorRegistry
@@ -75,6 +77,7 @@ class Deps:
     http: HttpSettings = field(default_factory=HttpSettings)
     public_url: str = ""
     commit_url: str = ""
+    file_url: str = ""
 
 
 def create_app(deps: Deps) -> Starlette:
@@ -85,7 +88,8 @@ def create_app(deps: Deps) -> Starlette:
     people = People(deps.http, deps.secrets_dir, deps.public_url)
     streams = Streams(deps.store, view)
     asking = Asking(deps.store, view, deps.wake)
-    pages = Pages(deps.store, view, shelf, people, asking, streams, commit_url=deps.commit_url)
+    renderer = Renderer(people, view.now, deps.commit_url, deps.file_url)
+    pages = Pages(deps.store, view, shelf, people, asking, streams, renderer)
     health, hooks = _Health(deps, people), Hooks(deps.secrets_dir, deps.poll)
     refusing = Refusing(pages.refusal)
     app = Starlette(

@@ -58,7 +58,7 @@ def run(
 
 
 def _server(daemon: Daemon, settings: Settings) -> Server:
-    from metrics.commits import commit_url_of
+    from metrics.commits import commit_url_of, file_url_of
     from reconciler.api.app import Deps, create_app
     from reconciler.api.server import Server
     from reconciler.store.store import Store
@@ -79,6 +79,8 @@ def _server(daemon: Daemon, settings: Settings) -> Server:
             public_url=settings.public_url,
             commit_url=settings.notify.commit_url
             or commit_url_of(settings.git.url, settings.commit_status.forge),
+            file_url=settings.notify.file_url
+            or file_url_of(settings.git.url, settings.commit_status.forge),
         )
     )
     return Server(app, settings.http.host, settings.http.port)

@@ -46,6 +46,7 @@ class Served:
             log_of=lambda key: self.logs / f"{key}.log",
             http=HttpSettings(**http),
             commit_url="https://git.example/envs/commit/{revision}",
+            file_url="https://git.example/envs/blob/{revision}/{path}#L{line}",
         )
         self.app = create_app(deps)
         self.server: Server | None = None

@@ -45,6 +45,18 @@ def http(served: Served) -> Iterator[httpx.Client]:
 # ------------------------------------------------------------------------------------- odd requests
 
 
+def test_the_cause_of_a_failure_leads_to_its_line_on_the_forge(
+    served: Served, http: httpx.Client
+) -> None:
+    """The page of a failed build links the position in the environments repo at its commit."""
+    failed = next(b for b in served.store.load().builds.values() if b.problem and b.problem.place)
+    assert failed.problem is not None
+    position = failed.problem.place
+    assert position is not None
+    link = f"https://git.example/envs/blob/{failed.revision}/{position.file}#L{position.line}"
+    assert f'href="{link}"' in http.get(f"/builds/{failed.key}").text
+
+
 @pytest.mark.parametrize(
     "path",
     [

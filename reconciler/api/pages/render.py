@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from typing import Any
 
@@ -16,6 +17,7 @@ from starlette.responses import HTMLResponse, Response
 from reconciler.api.auth import CSRF, SESSION_SECONDS, People, Person, form_secret
 from reconciler.api.pages import phrases
 from reconciler.api.pages.attention import Attention, attention
+from reconciler.api.pages.forge_links import file_link
 from reconciler.api.pages.groups import Group, group_of, label_of, phase_group
 from reconciler.api.view import Shown
 from reconciler.core.addresses import shown
@@ -59,7 +61,13 @@ class _Watch:
 class Renderer:
     """Renderer of the pages."""
 
-    def __init__(self, people: People, snapshot: Callable[[], Shown], commit_url: str = "") -> None:
+    def __init__(
+        self,
+        people: People,
+        snapshot: Callable[[], Shown],
+        commit_url: str = "",
+        file_url: str = "",
+    ) -> None:
         self._people = people
         self._snapshot = snapshot
         self._version = installed_version()
@@ -96,6 +104,7 @@ class Renderer:
         self._templates.globals["htmx"] = HTMX
         good = commit_url.startswith(("https://", "http://"))
         self._templates.globals["commit_url"] = commit_url if good else ""
+        self._templates.globals["file_link"] = partial(file_link, file_url)
 
     def page(
         self,

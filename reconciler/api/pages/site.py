@@ -50,15 +50,14 @@ class Pages:
         people: People,
         asking: Asking,
         streams: Streams,
-        *,
-        commit_url: str = "",
+        renderer: Renderer,
     ) -> None:
         self._store = store
         self._view = view
         self._shelf = shelf
         self._people = people
         self._streams = streams
-        self._renderer = Renderer(people, view.now, commit_url)
+        self._renderer = renderer
         self._forms = Forms(people, asking, self._renderer)
         self._builds = BuildPages(view, shelf, self._renderer)
 
