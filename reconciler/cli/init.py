@@ -43,7 +43,9 @@ class Forge(StrEnum):
     NONE = "none"
 
 
-CI = {Forge.GITHUB: ".github", Forge.GITLAB: ".gitlab-ci.yml"}
+CI = {Forge.GITHUB: {".github"}, Forge.GITLAB: {".gitlab-ci.yml", "renovate.json"}}
+"""Outermost files and folders of the example that are for one forge only."""
+UPDATES = {Forge.GITHUB: ".github/dependabot.yml", Forge.GITLAB: "renovate.json"}
 
 
 def init(
@@ -88,7 +90,7 @@ def _used(directory: Path) -> bool:
 def write(directory: Path, team: str, on: Target, ci: Forge) -> None:
     """Write the files below `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
-    others = [path for forge, path in CI.items() if forge is not ci]
+    others = set[str]().union(*(paths for forge, paths in CI.items() if forge is not ci))
     with example() as source:
         for path in sorted(source.rglob("*")):
             inside = path.relative_to(source)
@@ -130,6 +132,9 @@ def _readme(text: str, ci: Forge) -> str:
     if ci is not Forge.NONE:
         where = ".github/workflows/groundcrew.yml" if ci is Forge.GITHUB else ".gitlab-ci.yml"
         readme += f"\nIn CI: `{where}` says on each pull request what merging it would do.\n"
+        readme += (
+            f"`{UPDATES[ci]}` keeps each team's `requirements.txt` up to date, if there is one.\n"
+        )
     return readme
 
 

@@ -60,8 +60,8 @@ def test_what_is_written_is_accepted(on: str, team: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("ci", "there"),
     [
-        ("github", {".github/workflows/groundcrew.yml"}),
-        ("gitlab", {".gitlab-ci.yml"}),
+        ("github", {".github/workflows/groundcrew.yml", ".github/dependabot.yml"}),
+        ("gitlab", {".gitlab-ci.yml", "renovate.json"}),
         ("none", set()),
     ],
 )
@@ -70,7 +70,7 @@ def test_the_ci_of_one_forge_is_written(ci: str, there: set[str], tmp_path: Path
     code, _ = init(tmp_path / "repo", "--ci", ci)
     written = files(tmp_path / "repo")
     assert code == 0
-    assert {name for name in written if "git" in name} == there
+    assert {name for name in written if "git" in name or "renovate" in name} == there
     readme = (tmp_path / "repo" / "README.md").read_text()
     assert ("In CI" in readme) == bool(there)
     assert all(name in readme for name in there)
