@@ -210,6 +210,9 @@ def test_what_gets_ready_runs_on_a_live_airflow(
     site.add(live)
     try:
         bed.configure()
+        bed._environment.pop("AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT")  # it would win over the file
+        bed.supervise()
+        limit_imports(bed, 300)
         bed.write_dag("hello", DAG.partition("import acme_cli")[0] + "with DAG('hello'): pass\n")
         bed.start()
         site.write("instances/live-dev.yaml", bed.instance_yaml("live-dev", "live"))
@@ -240,16 +243,22 @@ def check_refusals_before_live(site: Site, bed: Bed) -> None:
     assert "DAG uses_all.py parses with the active build" in problem["message"]
     assert "acme_extra.io" in problem["message"]
     site.write(module, f"import time\ntime.sleep(11)\n{text}")
-    config = bed.home / "airflow.cfg"
-    limit = "dagbag_import_timeout = 10"
-    config.write_text(re.sub(r"(?m)^dagbag_import_timeout = .*", limit, config.read_text()))
-    assert limit in config.read_text()
+    limit_imports(bed, 10)
     problem = refused_live(site)
     assert problem["place"] == module
     assert "the instance allows 10 s (dagbag_import_timeout)" in problem["message"]
     assert pointer.read_bytes() == before
     kinds = [event["kind"] for event in json.loads(site.run("history", "-o", "json")[1])]
     assert kinds.count("ActivationStarted") == 1, "nothing was restarted again"
+
+
+def limit_imports(bed: Bed, seconds: int) -> None:
+    """Set how long a DAG file may take to import, in airflow.cfg."""
+    config = bed.home / "airflow.cfg"
+    limit = f"dagbag_import_timeout = {seconds}"
+    text = config.read_text() if config.exists() else f"[core]\n{limit}\n"
+    config.write_text(re.sub(r"(?m)^dagbag_import_timeout = .*", limit, text))
+    assert limit in config.read_text()
 
 
 def refused_live(site: Site) -> dict[str, Any]:
