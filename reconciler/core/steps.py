@@ -145,8 +145,8 @@ def _with_kept(
     draft.event(
         EventKind.RESTARTS_LIMITED,
         record,
-        f"restarts {', '.join(restarted) or 'nothing'}; {', '.join(chosen)} keep running, as "
-        f"nothing that they load differs",
+        f"restarts {', '.join(restarted) or 'nothing'}; keeps {', '.join(chosen)} running, for "
+        f"which nothing changes",
         RestartsLimited(tuple(restarted), chosen, activation_ref(draft, record, activation)),
         revision=activation.revision,
     )

@@ -114,8 +114,7 @@ def test_the_first_build_is_loaded_by_all_and_the_next_by_those_that_need_it() -
     assert record.earlier == (("api-server", old), ("scheduler", old))
     message = next(e.message for e in house.events if e.kind is EventKind.RESTARTS_LIMITED)
     assert message == (
-        "restarts dag-processor; api-server, scheduler keep running, as nothing that they load "
-        "differs"
+        "restarts dag-processor; keeps api-server, scheduler running, for which nothing changes"
     )
 
 
