@@ -47,6 +47,8 @@ FILE_LIMIT = 1 << 20
 PACKAGE_BYTES = 64 << 20
 TEAM_FILES = TEAM_ENVIRONMENTS
 FINDINGS = 20  # per environment's rollout
+CONTENTS = (NeedKind.FILE, NeedKind.TREE)  # needs that are paths of what is built
+INPUTS = 200  # of an environment whose commit is looked for
 
 
 def assemble(
@@ -63,10 +65,6 @@ class Part:
     read: ReadFile
     blob: str
     instance: Instance | None = None
-
-
-CONTENTS = (NeedKind.FILE, NeedKind.TREE)  # needs that are paths of what is built
-INPUTS = 200  # of an environment whose commit is looked for
 
 
 class Assembly:

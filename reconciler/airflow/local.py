@@ -22,7 +22,7 @@ from reconciler.airflow.declared import Declared
 from reconciler.airflow.gate import Gate
 from reconciler.airflow.local_proofs import loaded
 from reconciler.airflow.processes import has_loader
-from reconciler.airflow.steps import LOOK_AGAIN, SERVERS, RestSteps, served
+from reconciler.airflow.steps import LOOK_AGAIN, RestSteps, served
 from reconciler.core.definitions import Component, Instance
 from reconciler.core.errors import Stalled
 from reconciler.core.loaded import Loaded, disagreement
@@ -30,7 +30,7 @@ from reconciler.core.machine import RELEASES
 from reconciler.core.model import Activation, Problem, Reports, StepResult
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.reasons import Reason
-from reconciler.core.restarts import Layout
+from reconciler.core.restarts import SERVERS, Layout
 from reconciler.core.runtime import Base
 from reconciler.failpoints import failpoint
 from reconciler.local_processes import component_processes

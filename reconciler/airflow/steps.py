@@ -15,12 +15,11 @@ from reconciler.core.machine import PAUSES_BACK
 from reconciler.core.model import Activation, Problem, Reports, StepResult
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.reasons import Reason
-from reconciler.core.restarts import Layout
+from reconciler.core.restarts import SERVERS, Layout
 from reconciler.failpoints import failpoint
 
 LOOK_AGAIN = 1.0  # seconds between two checks while draining or probing
 WATCH_INTERVAL = 5.0  # seconds between two checks while a healthy instance is watched
-SERVERS = ("webserver", "api-server")
 CANNOT_ADOPT = ("apache-airflow-providers-cncf-kubernetes", "10.17.1")
 """Provider with which a scheduler ends at each start while tasks of the last one are under way.
 

@@ -38,7 +38,7 @@ from reconciler.core.model import (
 from reconciler.core.packages import difference
 from reconciler.core.phases import Step, Trigger, Verdict
 from reconciler.core.reasons import Reason
-from reconciler.core.restarts import Earlier, Switch
+from reconciler.core.restarts import Switch
 from reconciler.core.world import Draft, Policy, authorship_of, environment_of, is_base_moved
 
 LOGIN_TRIES = 3  # attempts after which failing to log in to Airflow counts against a build
@@ -278,20 +278,14 @@ def _rolled_back(draft: Draft, record: InstanceRecord, activation: Activation) -
         revision=activation.revision,
     )
     record = retire(record, activation.target.build, draft.now)
-    record = replace(record, earlier=_earlier_back(record, activation))
+    earlier = restarts.with_returned(record.earlier, activation.kept, activation.target.build or "")
+    record = replace(record, earlier=earlier)
     record = _quarantine(draft, record, activation, problem, record.aborts)
     same = activation.target.build is None or activation.is_same_build  # nothing to quarantine
     again = same or _blameless(activation, problem, record.aborts)
     aborts = record.aborts + 1
     wait = draft.policy.backoff(aborts) if again else 0.0
     return replace(record, problem=problem, aborts=aborts, not_before=draft.now + wait)
-
-
-def _earlier_back(record: InstanceRecord, activation: Activation) -> Earlier:
-    """Return what components may still run besides the build that was returned to."""
-    if activation.target.build is None:
-        return ()
-    return restarts.with_returned(record.earlier, activation.kept, activation.target.build)
 
 
 def _blameless(activation: Activation, problem: Problem, returns: int = 0) -> bool:

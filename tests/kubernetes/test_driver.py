@@ -11,11 +11,11 @@ import pytest
 
 from reconciler.airflow.kubernetes.driver import KubernetesDriver
 from reconciler.airflow.kubernetes.release import RESTARTED_AT
-from reconciler.airflow.steps import SERVERS
 from reconciler.cluster.clusters import Clusters
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.reasons import Reason
+from reconciler.core.restarts import SERVERS
 from reconciler.settings import KubernetesSettings
 from tests.fakes.releases import CELERY, KUBERNETES, LOCAL, Release
 from tests.harness.kube_api import Json, wait_for

@@ -18,7 +18,7 @@ from reconciler.airflow.kubernetes.proofs import Proofs
 from reconciler.airflow.kubernetes.release import Release, component_of, mark_of, replicas_of
 from reconciler.airflow.reports import ReportHistory
 from reconciler.airflow.rest import AirflowApi
-from reconciler.airflow.steps import SERVERS, RestSteps, served
+from reconciler.airflow.steps import RestSteps, served
 from reconciler.cluster.cluster import Cluster
 from reconciler.cluster.clusters import Clusters
 from reconciler.cluster.connection import Json
@@ -29,6 +29,7 @@ from reconciler.core.loaded import Loaded
 from reconciler.core.model import Activation, Problem, Reports, StepResult
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.reasons import Reason
+from reconciler.core.restarts import SERVERS
 from reconciler.core.runtime import Base
 from reconciler.failpoints import failpoint
 
