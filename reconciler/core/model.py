@@ -319,8 +319,8 @@ class InstanceRecord:
     current), for garbage collection; builds that ran before `since`, when this record began, are
     unknown (0.0: there were none). `wait` is what an activation waits for (None: it does not
     wait), `hurry` what an operator said that it need not wait for. `changes` holds (condition, its
-    status, since when). `earlier` holds the builds, besides the current one, that components may
-    run which kept their processes.
+    status, since when). `earlier` holds the components that kept their processes, with the builds
+    that these may run besides the current one.
     """
 
     name: str

@@ -67,15 +67,14 @@ Part = frozenset[tuple[str, str, str]]
 
 def part_of(content: Content, component: str, layout: Layout) -> Part:
     """Return the part of a build that a component may load."""
-    if not _loads_selectively(component, layout):
-        packages, env = set(content.distributions), dict(content.env)
-    else:
+    packages, env, files = set(content.distributions), content.env, content.files
+    if _loads_selectively(component, layout):
         packages = _with_requirements(content, _looked_for(content, layout))
         env = {n: v for n, v in content.env.items() if n.startswith(READ_BY_AIRFLOW)}
+        files = ""
     rows = {("package", name, content.distributions[name]) for name in packages}
     rows |= {("env", name, value) for name, value in env.items()}
-    if content.files and not _loads_selectively(component, layout):
-        rows.add(("files", "", content.files))
+    rows |= {("files", "", files)} if files else set()
     return frozenset(rows)
 
 
@@ -119,7 +118,7 @@ def _with_requirements(content: Content, names: Collection[str]) -> set[str]:
 # --------------------------------------------------------------------- builds that stay in use
 
 Earlier = tuple[tuple[str, tuple[str, ...]], ...]
-"""For each component that kept its processes: the builds, besides the current one, they may run."""
+"""Components that kept their processes, each with the builds it may run besides the current one."""
 
 
 def with_earlier(earlier: Earlier, kept: Collection[str], left: str, current: str) -> Earlier:
@@ -151,8 +150,8 @@ def earlier_words(earlier: Mapping[str, Sequence[str]]) -> str:
     if not earlier:
         return ""
     return (
-        f"{', '.join(sorted(earlier))} kept running on an earlier build, as nothing that they load "
-        f"differs from this one"
+        f"{', '.join(sorted(earlier))} kept running on an earlier build; nothing loaded there has "
+        f"changed since"
     )
 
 

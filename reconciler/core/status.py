@@ -84,7 +84,7 @@ class InstanceStatus:
     `back` is what a rollback requested now would do; `rolled_back_by` is who requested the last
     one, while that is the reason why the instance does not have the wanted build. `dags` says which
     DAGs were parsed with the wanted build before the switch, if that is known. `earlier` holds the
-    builds that components may run which kept their processes.
+    components that kept their processes, with the builds that these may run besides `build`.
     """
 
     name: str

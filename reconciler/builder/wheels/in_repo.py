@@ -40,8 +40,8 @@ VERSION_VARIABLES = (
 )
 """Variables by which build backends are told a version that they would take from git."""
 WITHOUT_VERSION = (
-    "its pyproject.toml states no version, and a build sees no git history: if the version was to "
-    "come from git, write `version` in its [project] table"
+    "a build sees no git history: if the package was to take its version from git, write `version` "
+    "in its [project] table"
 )
 METADATA_LIMIT = 1 << 20  # bytes
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # these decompress no more than requested
